@@ -1,0 +1,360 @@
+"""Every setting of llmft: one dataclass per conf/ group, one root dataclass per command.
+
+Defaults live here; YAML says what differs. The help texts are read from the docstrings below, so each says what the
+field means, its unit, and what null means. No imports from the rest of llmft, no code: values only.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from omegaconf import MISSING
+
+
+class Formulation(Enum):
+    """How a task becomes a loss and a prediction."""
+
+    text_to_text = "text_to_text"
+
+
+class Truncation(Enum):
+    """What happens to a source longer than `task.max_source_tokens`. A target is never cut."""
+
+    end = "end"
+    start = "start"
+    error = "error"
+
+
+class Dtype(Enum):
+    """Number format of the weights in memory; auto: float32 where trained, the compute precision where frozen."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+class AdapterKind(Enum):
+    """none: train all weights; lora: low-rank updates of the linear layers (Hu et al. 2021, arXiv:2106.09685)."""
+
+    none = "none"
+    lora = "lora"
+
+
+class Device(Enum):
+    """Where tensors live; auto: a GPU if there is one."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Precision(Enum):
+    """Number format of the arithmetic; auto: bf16 where the hardware computes in it, else fp32."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+class Fast(Enum):
+    """auto: documents of a batch share one forward pass where that is proven equal; off: one document at a time."""
+
+    auto = "auto"
+    off = "off"
+
+
+class Split(Enum):
+    """A part of the data."""
+
+    train = "train"
+    validation = "validation"
+    test = "test"
+
+
+@dataclass
+class Data:
+    """Where the rows come from. With nothing named, the task's built-in set."""
+
+    train: Any = None
+    """Training rows: a file, a list of files (jsonl, json, csv, tsv, parquet, arrow, txt), a save_to_disk folder, or a hub id; null: the built-in set."""
+    validation: Any = None
+    """Validation rows, as `train`; null: the data set's own split, else `holdout` rows taken from training."""
+    test: Any = None
+    """Test rows, as `train`; null: the data set's own split, else `holdout` rows taken from training."""
+    builtin: str | None = None
+    """Built-in set used when `train` is null."""
+    subset: str | None = None
+    """Configuration name of a hub data set."""
+    revision: str | None = None
+    """Commit or tag of a hub data set; null: the newest."""
+    rows_under: str | None = None
+    """Key under which a JSON file keeps its list of rows; null: the file is a list, or has just one list."""
+    holdout: float = 0.05
+    """Share of the training rows set aside for each of validation and test that is not named; chosen by content, so equal rows stay together."""
+    max_train: int | None = None
+    """Use only the first rows of this split; null: all."""
+    max_validation: int | None = None
+    """Use only the first rows of this split; null: all."""
+    max_test: int | None = None
+    """Use only the first rows of this split; null: all."""
+    max_bad_rows: int = 0
+    """How many unreadable rows may be left out, each counted and listed in data.json; one more stops the run."""
+
+
+@dataclass
+class Task:
+    """What is learnt and how it is scored."""
+
+    name: str | None = None
+    """Short name, part of the run directory's name."""
+    version: int = 1
+    """Raised when scores of this task change meaning; recorded with every score."""
+    formulation: Formulation = Formulation.text_to_text
+    """How rows become a loss and a prediction."""
+    data: Data = field(default_factory=Data)
+    """Where the rows come from."""
+    source: str = "{source}"
+    """Input text of a row, as a template over its columns: "{article}"."""
+    target: str = "{target}"
+    """Output text of a row, as a template over its columns; a column that is a list gives several references, the first is trained on."""
+    references: str | None = None
+    """Template for the reference texts where they differ from `target`; null: the target."""
+    prompt: str = "{source}"
+    """What a decoder model is asked, around the {source}; goes into the model's chat template if it has one."""
+    system: str | None = None
+    """System message for chat models; null: what the chat template writes by itself."""
+    row: str | None = None
+    """Dotted name of a function (row -> row, or null to leave it out) for what a template cannot say."""
+    max_source_tokens: int | None = None
+    """Longest source in tokens, template not counted; null: what fits the model's context."""
+    max_target_tokens: int | None = None
+    """Longest target in tokens; rows above it are left out of training and counted, never cut; null: what fits."""
+    truncation: Truncation = Truncation.end
+    """Which end of a too long source is cut, or error."""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """Scores to compute: name -> options; an own one: {mine: {call: package.function, ...}} with the package in `plugins`."""
+
+
+@dataclass
+class Model:
+    """The pretrained model to start from."""
+
+    name: str = MISSING
+    """Local folder or hub id."""
+    revision: str | None = None
+    """Commit or tag on the hub; null: the newest."""
+    dtype: Dtype = Dtype.auto
+    """Number format of the weights in memory."""
+    package: str | None = None
+    """Installed Python package that carries the weights as a GGUF file; looked at before the hub."""
+    package_file: str | None = None
+    """The GGUF file's name inside `package`."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: about a third slower, much less memory."""
+
+
+@dataclass
+class Adapter:
+    """Which weights are trained."""
+
+    name: AdapterKind = AdapterKind.none
+    """none: all weights; lora: low-rank updates."""
+    r: int = 16
+    """Rank of the update."""
+    alpha: float = 32.0
+    """The update is scaled by alpha / r."""
+    dropout: float = 0.0
+    """Dropout on the adapter's input, in training."""
+    target_modules: Any = "all-linear"
+    """Names of the layers that get an adapter, or all-linear."""
+    modules_to_save: list[str] = field(default_factory=list)
+    """Layers trained in full beside the adapter, such as embed_tokens."""
+
+
+@dataclass
+class Optimizer:
+    """How gradients change weights."""
+
+    name: str = "adamw"
+    """adamw, adafactor, sgd, muon, or the dotted name of a function (params, lr, weight_decay, ...) -> Optimizer."""
+    lr: float = 2e-4
+    """Peak learning rate."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay; norms and biases get none."""
+    max_grad_norm: float | None = 1.0
+    """Gradients are scaled down to this L2 norm; null: never."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of the optimizer, such as betas or momentum."""
+
+
+@dataclass
+class Schedule:
+    """How the learning rate moves over the run."""
+
+    name: str = "linear"
+    """constant, linear, cosine, wsd (warm-up, stable, decay), or the dotted name of a function (progress, ...) -> factor."""
+    warmup: float = 0.03
+    """Steps of linear warm-up; below 1: a share of all steps."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of the schedule, such as floor or decay."""
+
+
+@dataclass
+class Training:
+    """How long to train and how often to look up."""
+
+    epochs: float = 3.0
+    """Passes over the training rows."""
+    max_steps: int | None = None
+    """Optimizer steps; null: as many as `epochs` make."""
+    batch_size: int = 8
+    """Examples per optimizer step, over all micro-batches and ranks."""
+    micro_tokens: int | None = None
+    """Memory budget of one micro-batch, in tokens; null: planned from the model and the machine. Does not change the result."""
+    eval_every: str = "1 epoch"
+    """How often to validate: "200" or "200 steps", "0.5 epochs", or "never"."""
+    eval_generate: bool = False
+    """Generate and score the validation rows at each validation too, not only their loss; always on when `metric` is a score."""
+    save_every: str = "100 steps"
+    """How often to write a checkpoint, as `eval_every`; one is written at the end and on a signal in any case."""
+    keep: int = 2
+    """Newest checkpoints kept; the best one is kept besides."""
+    patience: int | None = None
+    """Stop after this many validations without improvement; null: run all steps."""
+    metric: str = "loss"
+    """What decides on the best checkpoint and on patience: loss, or a score of the task such as rougeL."""
+    baseline: bool = True
+    """Score the untuned model too, so that the report says what tuning changed."""
+    log_every: int = 1
+    """Steps between rows of metrics.jsonl."""
+    resume: str = "auto"
+    """auto: go on with the newest stopped or dead run of the same configuration; never: start anew; or a run directory."""
+    fast: Fast = Fast.auto
+    """Whether several documents may share one forward pass; does not change the result."""
+
+
+@dataclass
+class Generation:
+    """How predictions are decoded."""
+
+    max_new_tokens: int = 64
+    """Longest prediction, in tokens."""
+    num_beams: int = 1
+    """Beams kept in beam search; 1: greedy, or sampling when `temperature` is above 0."""
+    temperature: float = 0.0
+    """Randomness of sampling; 0: always the most probable token."""
+    top_p: float = 1.0
+    """Sample from the smallest set of tokens with this total probability."""
+    top_k: int | None = None
+    """Sample from this many most probable tokens; null: all."""
+    repetition_penalty: float = 1.0
+    """Above 1: tokens already written become less probable (Keskar et al. 2019, arXiv:1909.05858)."""
+    no_repeat_ngram_size: int = 0
+    """No n-gram of this size is written twice; 0: no limit."""
+    batch_size: int = 16
+    """Prompts decoded side by side. Does not change the result, to rounding."""
+
+
+@dataclass
+class Hardware:
+    """What the run computes on."""
+
+    device: Device = Device.auto
+    """Where tensors live."""
+    precision: Precision = Precision.auto
+    """Number format of the arithmetic; trained weights stay float32."""
+    threads: int | None = None
+    """CPU threads; null: torch's choice."""
+    deterministic: bool = True
+    """Only kernels that give the same bits every time."""
+
+
+@dataclass
+class Export:
+    """What the final model folder holds."""
+
+    merge: bool = False
+    """Fold a LoRA adapter into the weights, so that the folder is a whole model; false: the adapter alone."""
+
+
+@dataclass
+class Gate:
+    """Limits that a score has to keep; one missed ends the command with exit code 3."""
+
+    min: dict[str, float] = field(default_factory=dict)
+    """Score -> lowest allowed value: gate.min.rougeL=30."""
+    max: dict[str, float] = field(default_factory=dict)
+    """Score -> highest allowed value: gate.max.loss=2.5."""
+    baseline: str | None = None
+    """Run directory to compare with, under max_drop."""
+    max_drop: dict[str, float] = field(default_factory=dict)
+    """Score -> how far it may fall below the same score of `baseline`."""
+
+
+@dataclass
+class TrainRun:
+    """Fine-tune a model on a task."""
+
+    task: Task = field(default_factory=Task)
+    model: Model = field(default_factory=Model)
+    adapter: Adapter = field(default_factory=Adapter)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    schedule: Schedule = field(default_factory=Schedule)
+    training: Training = field(default_factory=Training)
+    generation: Generation = field(default_factory=Generation)
+    hardware: Hardware = field(default_factory=Hardware)
+    export: Export = field(default_factory=Export)
+    gate: Gate = field(default_factory=Gate)
+    plugins: list[str] = field(default_factory=list)
+    """Installed packages from which dotted names may be imported."""
+    seed: int = 42
+    """Seed of everything random: order, dropout, adapter, sampling, bootstrap."""
+    output_root: str = "outputs"
+    """Folder of the run directories."""
+    output_dir: str | None = None
+    """Run directory; null: a new one under `output_root`."""
+
+
+@dataclass
+class EvalRun:
+    """Score a finished run, or a plain model."""
+
+    run: str | None = None
+    """Run directory, or latest; its settings are the starting point. null: a plain model, with model and task named."""
+    split: Split = Split.test
+    """Which part of the data to score."""
+    output: str | None = None
+    """Folder for the results; null: RUN/eval/<split>-<time>, or a new run directory under `output_root`."""
+    task: Task = field(default_factory=Task)
+    model: Model = field(default_factory=Model)
+    generation: Generation = field(default_factory=Generation)
+    hardware: Hardware = field(default_factory=Hardware)
+    gate: Gate = field(default_factory=Gate)
+    plugins: list[str] = field(default_factory=list)
+    """Installed packages from which dotted names may be imported."""
+    seed: int = 42
+    """Seed of sampling and bootstrap."""
+    output_root: str = "outputs"
+    """Folder of the run directories."""
+
+
+@dataclass
+class PredictRun:
+    """Run a model over a file, or stdin to stdout."""
+
+    run: str | None = None
+    """Run directory, or latest; its settings are the starting point. null: a plain model, with model and task named."""
+    input: str = "-"
+    """File of inputs (jsonl, csv, tsv, txt with one text a line), or - for stdin, one text or JSON object a line."""
+    output: str | None = None
+    """File of predictions (jsonl, csv, txt by its ending), or - for stdout; null: RUN/predict/<time>/predictions.jsonl, or stdout for stdin."""
+    task: Task = field(default_factory=Task)
+    model: Model = field(default_factory=Model)
+    generation: Generation = field(default_factory=Generation)
+    hardware: Hardware = field(default_factory=Hardware)
+    plugins: list[str] = field(default_factory=list)
+    """Installed packages from which dotted names may be imported."""
+    seed: int = 42
+    """Seed of sampling."""
+    output_root: str = "outputs"
+    """Folder of the run directories."""
