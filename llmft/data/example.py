@@ -1,0 +1,24 @@
+"""What a row becomes before it is tokenised: one frozen class per formulation, equal for training and prediction."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation; role is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class TextExample:
+    """Source text (or messages) and the texts it should become; the first target is trained on, all are references.
+
+    `where` names the row for error messages: file:line.
+    """
+
+    id: str
+    source: str | tuple[Message, ...]
+    targets: tuple[str, ...]
+    where: str
