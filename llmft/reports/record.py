@@ -1,0 +1,59 @@
+"""The record of a training run, metrics.jsonl: one row per logged step, one per validation, on disk as soon as written."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from llmft.runs.durable import Journal
+
+Row = dict[str, Any]
+
+
+class Record:
+    """Writes metrics.jsonl. `every`: steps between training rows; the first step is always written."""
+
+    def __init__(self, path: Path, every: int):
+        self.every = every
+        self.journal = Journal(path)
+
+    def step(
+        self,
+        step: int,
+        loss: float,
+        lr: float,
+        grad_norm: float,
+        tokens: int,
+        seconds: float,
+        memory_bytes: int,
+        epoch: float,
+    ) -> None:
+        """Write the row of one optimizer step, if it is due. `step` counts finished steps, from 1; `tokens` and `seconds` are this step's."""
+        if step != 1 and step % self.every:
+            return
+        row = {"kind": "train", "step": step, "epoch": epoch, "loss": loss, "lr": lr, "grad_norm": grad_norm}
+        self.journal.append(finite(row | {"tokens": tokens, "seconds": seconds, "memory_bytes": memory_bytes}))
+
+    def validation(self, step: int, values: dict[str, float]) -> None:
+        """Write the scores of the validation after `step`; `loss` is the mean per token of the validation targets."""
+        self.journal.append(finite({"kind": "validation", "step": step, **values}))
+
+    def close(self) -> None:
+        """Close the file."""
+        self.journal.close()
+
+    @staticmethod
+    def resume(path: Path, step: int) -> None:
+        """Drop the rows after `step`: a resumed run takes those steps again and writes them again."""
+        if path.exists():
+            Journal.keep(path, lambda row: row["step"] <= step)
+
+
+def read(path: Path) -> tuple[list[Row], list[Row]]:
+    """Return the training rows and the validation rows of a metrics.jsonl; two empty lists if there is none yet."""
+    rows = Journal.read(path) if path.exists() else []
+    return [row for row in rows if row["kind"] == "train"], [row for row in rows if row["kind"] == "validation"]
+
+
+def finite(row: Row) -> Row:
+    """Replace NaN and infinity by null: JSON has neither, and readers choke on them."""
+    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
