@@ -1,0 +1,74 @@
+"""The folders that settings are read from: the built-in conf/, the user's folders, and those of installed packages.
+
+Also imported by the help and by the completion, so nothing heavy at the top.
+"""
+
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+
+from llmft.errors import ConfigError, LlmftError
+
+PACKAGE = Path(__file__).resolve().parent.parent
+USER_FOLDER = "llmft_conf"
+ENTRY_POINT_GROUP = "llmft.conf"
+
+
+def built_in() -> Path:
+    """The folder of the built-in YAML: inside an installed package, or beside it in a checkout.
+
+    Raises LlmftError if the installation has neither.
+    """
+    for folder in (PACKAGE / "conf", PACKAGE.parent / "conf"):
+        if (folder / "train.yaml").is_file():
+            return folder
+    raise LlmftError(f"{PACKAGE}: the folder conf/ with the built-in YAML is missing from this installation. Install llmft again.")
+
+
+def user_folders(config_dir: str | None) -> list[Path]:
+    """Folders searched after the built-in one: --config-dir, ./llmft_conf, packages with the entry point llmft.conf.
+
+    Raises ConfigError if --config-dir is no folder, or an entry point names a package that is not there.
+    """
+    folders = []
+    if config_dir is not None:
+        if not Path(config_dir).is_dir():
+            raise ConfigError(f"--config-dir {config_dir}: no such folder. Name a folder that holds YAML files.")
+        folders.append(Path(config_dir))
+    if Path(USER_FOLDER).is_dir():
+        folders.append(Path(USER_FOLDER))
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        spec = find_spec(point.value)
+        if spec is None or not spec.submodule_search_locations:
+            raise ConfigError(
+                f"entry point {ENTRY_POINT_GROUP}: {point.name} = {point.value}: no such package."
+                " Repair or uninstall the distribution that declares it."
+            )
+        folders += [Path(place) for place in spec.submodule_search_locations]
+    return [folder.resolve() for folder in folders]
+
+
+def choices(group: str, folders: list[Path]) -> dict[str, Path]:
+    """Choice -> file of a group such as task, or hydra/sweeper, over the given folders."""
+    found: dict[str, Path] = {}
+    for folder in folders:
+        for path in sorted((folder / group).glob("*.yaml")):
+            found.setdefault(path.stem, path)
+    return found
+
+
+def check_shadowing(folders: list[Path]) -> None:
+    """Refuse two files of the same name: Hydra would silently read the first only.
+
+    Raises ConfigError with all such pairs.
+    """
+    first: dict[str, Path] = {}
+    problems = []
+    for folder in [built_in(), *folders]:
+        for path in sorted(folder.rglob("*.yaml")):
+            name = path.relative_to(folder).as_posix()
+            if name in first and first[name] != path:
+                problems.append(f"{path}: {first[name]} has the same name and would be read instead. Rename your file.")
+            first.setdefault(name, path)
+    if problems:
+        raise ConfigError(*problems)
