@@ -1,10 +1,12 @@
-"""The record of a training run, metrics.jsonl: one row per logged step, one per validation, on disk as soon as written."""
+"""The record of a training run, metrics.jsonl: one row per logged step, one per validation, on disk as soon as written.
 
-import math
+A number that is not finite is written as null.
+"""
+
 from pathlib import Path
 from typing import Any
 
-from llmft.runs.durable import Journal
+from llmft.runs.journal import Journal
 
 Row = dict[str, Any]
 
@@ -31,11 +33,11 @@ class Record:
         if step != 1 and step % self.every:
             return
         row = {"kind": "train", "step": step, "epoch": epoch, "loss": loss, "lr": lr, "grad_norm": grad_norm}
-        self.journal.append(finite(row | {"tokens": tokens, "seconds": seconds, "memory_bytes": memory_bytes}))
+        self.journal.append(row | {"tokens": tokens, "seconds": seconds, "memory_bytes": memory_bytes})
 
     def validation(self, step: int, values: dict[str, float]) -> None:
         """Write the scores of the validation after `step`; `loss` is the mean per token of the validation targets."""
-        self.journal.append(finite({"kind": "validation", "step": step, **values}))
+        self.journal.append({"kind": "validation", "step": step, **values})
 
     def close(self) -> None:
         """Close the file."""
@@ -52,8 +54,3 @@ def read(path: Path) -> tuple[list[Row], list[Row]]:
     """Return the training rows and the validation rows of a metrics.jsonl; two empty lists if there is none yet."""
     rows = Journal.read(path) if path.exists() else []
     return [row for row in rows if row["kind"] == "train"], [row for row in rows if row["kind"] == "validation"]
-
-
-def finite(row: Row) -> Row:
-    """Replace NaN and infinity by null: JSON has neither, and readers choke on them."""
-    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}

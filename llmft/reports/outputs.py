@@ -1,0 +1,86 @@
+"""What predictions look like as texts: empty, cut off, repeating themselves, copied, all the same."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from llmft.reports.results import Finding
+
+Row = Mapping[str, Any]
+
+CUT_SHARE = 0.10
+"""Above this share of predictions that ran into generation.max_new_tokens the limit is called too low."""
+ODD_SHARE = 0.05
+"""Share of repetitive or copied predictions, above that of the references, from which it is worth a warning."""
+SAME_SHARE = 0.20
+"""Share of predictions that are one and the same text."""
+NGRAM = 4
+COPY_WORDS = 5
+"""Shorter predictions stand in their source by chance."""
+
+
+def diagnose(predictions: Sequence[Row]) -> list[Finding]:
+    """Return what is odd; one `ok` if nothing is. What the references do too is not odd."""
+    if not predictions:
+        return []
+    texts = [row["prediction"] for row in predictions]
+    sources = [source_text(row["source"]) for row in predictions]
+    # Read by row, not by reference: rows with several would count several times.
+    references = [row["references"][0] if row["references"] else "" for row in predictions]
+    num = len(texts)
+    findings = []
+
+    empty = sum(not text.strip() for text in texts)
+    if empty:
+        text = f"{empty} of {num} predictions are empty; they count as wrong"
+        findings.append(
+            Finding(
+                "bad" if empty > ODD_SHARE * num else "warn", f"{text}. Look at task.prompt and task.target, and train longer."
+            )
+        )
+
+    cut = sum(row["finish_reason"] == "length" for row in predictions)
+    if cut > CUT_SHARE * num:
+        text = f"{cut} of {num} predictions were cut off at generation.max_new_tokens"
+        findings.append(Finding("warn", f"{text}. Raise it; if they ramble, train longer, so that the model learns to end."))
+
+    repeats, usual = sum(map(repeats_itself, texts)), sum(map(repeats_itself, references))
+    if repeats - usual > ODD_SHARE * num:
+        text = f"{repeats} of {num} predictions repeat {NGRAM} words in a row (references: {usual})"
+        findings.append(
+            Finding("warn", f"{text}. Try generation.no_repeat_ngram_size={NGRAM} or generation.repetition_penalty=1.1.")
+        )
+
+    copies, usual = sum(map(is_copied, texts, sources)), sum(map(is_copied, references, sources))
+    if copies - usual > ODD_SHARE * num:
+        text = f"{copies} of {num} predictions are copied word for word from their source (references: {usual})"
+        findings.append(Finding("warn", f"{text}. Train longer (training.epochs), or raise optimizer.lr."))
+
+    (common, same), (_, usual) = Counter(texts).most_common(1)[0], Counter(references).most_common(1)[0]
+    if common.strip() and same > 1 and same - usual > SAME_SHARE * num:
+        text = f"{same} of {num} predictions are the same text, {common[:60]!r}"
+        findings.append(Finding("bad", f"{text}. The model ignores its source: lower optimizer.lr, and check task.source."))
+
+    return findings or [
+        Finding("ok", f"Predictions look sound: of {num}, none is empty, {cut} were cut off, {repeats} repeat themselves.")
+    ]
+
+
+def source_text(source: str | Sequence[Mapping[str, str]]) -> str:
+    """The source of a predictions row as one text; a conversation as its turns, one below the other."""
+    return source if isinstance(source, str) else "\n".join(turn["content"] for turn in source)
+
+
+def repeats_itself(text: str) -> bool:
+    """Whether some four words, or characters where nothing is separated by spaces, occur twice."""
+    words = text.split()
+    if len(words) == 1:
+        words = list(text.strip())
+    grams = [tuple(words[start : start + NGRAM]) for start in range(len(words) - NGRAM + 1)]
+    return len(set(grams)) < len(grams)
+
+
+def is_copied(text: str, source: str) -> bool:
+    """Whether the whole text stands in its source, apart from spaces, case and the last full stop."""
+    words = text.lower().rstrip(" .\n").split()
+    return len(words) >= COPY_WORDS and " ".join(words) in " ".join(source.lower().split())
