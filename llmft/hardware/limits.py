@@ -1,0 +1,105 @@
+"""What the operating system lets this process have: memory of the machine and of its cgroup. No torch here."""
+
+import resource
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+PROC = Path("/proc")
+CGROUPS = Path("/sys/fs/cgroup")
+UNLIMITED_BYTES = 1 << 60
+"""Version 1 writes a huge number where there is no limit."""
+
+
+def memory_limit_bytes() -> int | None:
+    """The tightest cgroup limit on this process (container, Slurm job, systemd scope); None: no limit."""
+    return min((limit for limit, _ in _cgroups()), default=None)
+
+
+def available_memory_bytes() -> int | None:
+    """What can still be allocated before the machine swaps or the cgroup kills; None: the system does not say."""
+    machine = _number(PROC / "meminfo", "MemAvailable:")
+    rooms = [limit - used for limit, used in _cgroups()]
+    if machine is not None:
+        rooms.append(machine * 1024)
+    return max(0, min(rooms)) if rooms else None
+
+
+def total_memory_bytes() -> int | None:
+    """Physical memory of the machine; None: the system does not say."""
+    total = _number(PROC / "meminfo", "MemTotal:")
+    return None if total is None else total * 1024
+
+
+def resident_bytes() -> int:
+    """Memory this process occupies now."""
+    resident = _number(PROC / "self/status", "VmRSS:")
+    return peak_resident_bytes() if resident is None else resident * 1024
+
+
+def peak_resident_bytes() -> int:
+    """The most memory this process has occupied.
+
+    Not ru_maxrss where it can be helped: a child begins with the peak of the process that started it.
+    """
+    peak = _number(PROC / "self/status", "VmHWM:")
+    if peak is not None:
+        return peak * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def cpu_flags() -> set[str]:
+    """Instruction sets of the processor as the kernel names them (x86: flags, ARM: Features); empty if it does not say."""
+    for line in _lines(PROC / "cpuinfo"):
+        name, _, value = line.partition(":")
+        if name.strip() in {"flags", "Features"}:
+            return set(value.split())
+    return set()
+
+
+def cpu_model() -> str | None:
+    """Name of the processor; None if the kernel does not say."""
+    for line in _lines(PROC / "cpuinfo"):
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            return value.strip()
+    return None
+
+
+def _cgroups() -> Iterator[tuple[int, int]]:
+    """Limit and use, in bytes, of every cgroup above this process that has a limit.
+
+    Use does not count inactive file cache, which the kernel gives back before it kills.
+    """
+    for line in _lines(PROC / "self/cgroup"):
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            root, names = CGROUPS, ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            root, names = CGROUPS / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            continue
+        own = Path(path.lstrip("/"))
+        for folder in [own, *own.parents]:
+            # Inside a container the path is often the host's; then only the root of the mount is there.
+            limit, used = _number(root / folder / names[0]), _number(root / folder / names[1])
+            if limit is not None and used is not None and limit < UNLIMITED_BYTES:
+                yield limit, used - (_number(root / folder / "memory.stat", names[2]) or 0)
+
+
+def _number(path: Path, name: str | None = None) -> int | None:
+    """The number after `name` in a file of names and numbers, or the file's only word; None if it is not there."""
+    for line in _lines(path):
+        words = line.split()
+        if name is None and words[0].isdigit():
+            return int(words[0])
+        if name is not None and words and words[0] == name:
+            return int(words[1])
+    return None
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(errors="replace").splitlines()
+    except OSError:
+        return []

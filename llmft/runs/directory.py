@@ -1,0 +1,185 @@
+"""Which folder a run writes to, whether that goes on with an earlier run, and how it is found again."""
+
+import contextlib
+import re
+import secrets
+import shlex
+import socket
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from os import getpid
+from pathlib import Path
+
+from llmft.errors import ConfigError, RunInUse
+from llmft.runs import durable, status
+from llmft.runs.lock import FILE as LOCK_FILE
+from llmft.runs.lock import Lock
+from llmft.runs.provenance import redact
+from llmft.runs.status import Status
+
+LATEST = "latest"
+GOES_ON = ("stopped", "dead")
+"""States that resume by themselves; failed and diverged ones would fail again unless somebody changed something."""
+
+
+@dataclass
+class RunDirectory:
+    """A run directory that belongs to this process until `finish`."""
+
+    path: Path
+    resumed: bool
+    previous: Status | None
+    """How the run stood when this process took it over; None for a new one."""
+    _status: Status
+    _lock: Lock
+
+    def update(self, step: int) -> None:
+        """Record the last step. Costs a flush to the disk, so call it with checkpoints and validations, not at each step."""
+        self._status.step = step
+        status.write(self.path, self._status)
+
+    def finish(self, state: str, exit: int, error: str | None = None) -> None:
+        """Record how the run ended (done, stopped, failed or diverged) and give the lock back, also if recording fails."""
+        try:
+            self._status.state, self._status.exit = state, exit
+            self._status.error = None if error is None else redact(error)
+            self._status.end = _now()
+            status.write(self.path, self._status)
+        finally:
+            self._lock.release()
+
+    def make_latest(self) -> None:
+        """Point `latest`, beside the run directory, at it."""
+        with contextlib.suppress(OSError):  # no symbolic links here, or a real folder of that name: no reason to lose a run
+            durable.symlink(self.path.parent / LATEST, self.path.name)
+
+
+def claim(
+    output_root: str, output_dir: str | None, label: str, fingerprint: str, resume: str, command: list[str]
+) -> RunDirectory:
+    """Find or make the run directory and lock it.
+
+    `resume` is auto (go on with the newest stopped or dead run of the same `fingerprint`), never, or a run directory.
+    Raises ConfigError if the folder asked for cannot be used, RunInUse if another process has it, LlmftError if it cannot
+    be written.
+    """
+    root = Path(output_root)
+    if resume not in ("auto", "never"):
+        path = resolve(resume, output_root)
+        if output_dir is not None and Path(output_dir).resolve() != path:
+            raise ConfigError(
+                f"output_dir={output_dir} and training.resume={resume} name two run directories. Drop output_dir."
+            )
+        return _take(path, fingerprint, command, ("stopped", "dead", "failed", "diverged"), f"training.resume={resume}")
+    if output_dir is not None:
+        return _take(Path(output_dir), fingerprint, command, GOES_ON if resume == "auto" else (), f"output_dir={output_dir}")
+    if resume == "auto":
+        for path, found in _runs(root):
+            if found.state in GOES_ON and found.fingerprint == fingerprint:
+                with contextlib.suppress(RunInUse, ConfigError):  # another process was quicker
+                    return _take(path, fingerprint, command, GOES_ON, f"output_root={output_root}")
+    name = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}-{_slug(label)}"
+    return _take(root / name, fingerprint, command, (), f"output_root={output_root}")
+
+
+def resolve(run: str, output_root: str) -> Path:
+    """The run directory that `run` names: latest, a path, or the name of one under `output_root`.
+
+    Raises ConfigError, with the newest runs, if there is none.
+    """
+    for candidate in ([] if run == LATEST else [Path(run)]) + [Path(output_root) / run]:
+        if (candidate / status.FILE).is_file():
+            return candidate.resolve()
+    newest = [path for path, _ in _runs(Path(output_root))[:5]]
+    if run == LATEST and newest and not Path(output_root, LATEST).exists():
+        return newest[0].resolve()
+    looked = f"{Path(output_root) / run}" if run == LATEST else f"{run} and {Path(output_root) / run}"
+    known = "The newest runs: " + ", ".join(each.name for each in newest) if newest else f"There are no runs in {output_root}"
+    raise ConfigError(f"run {run!r}: no run directory (a folder with {status.FILE}) at {looked}. {known}; or set output_root.")
+
+
+def _take(path: Path, fingerprint: str, command: list[str], may_resume: tuple[str, ...], asked: str) -> RunDirectory:
+    """Lock `path` and begin there, or go on if the run in it is in one of the states of `may_resume`."""
+    with durable.explained(path / status.FILE):
+        if path.exists() and not path.is_dir():
+            raise ConfigError(f"{asked}: {path} is a file, expected a folder that is a run directory, empty or not there yet.")
+        path.mkdir(parents=True, exist_ok=True)
+        _refuse_foreign(path, asked)
+        lock = Lock(path)
+        lock.acquire()
+        try:
+            _refuse_foreign(path, asked)
+            previous = status.read_as_written(path)
+            if previous is not None:
+                if previous.state == "running":
+                    previous.state = "dead"  # the lock was free
+                _refuse_other(path, previous, fingerprint, may_resume, asked)
+                for folder in [path, *(each for each in path.iterdir() if each.is_dir() and not each.is_symlink())]:
+                    durable.remove_leftovers(folder)
+            now = Status(
+                state="running",
+                pid=getpid(),
+                host=socket.gethostname(),
+                start=_now(),
+                fingerprint=fingerprint,
+                command=[redact(word) for word in command],
+                step=0 if previous is None else previous.step,
+            )
+            status.write(path, now)
+        except BaseException:
+            lock.release()
+            raise
+    return RunDirectory(path.resolve(), previous is not None, previous, now, lock)
+
+
+def _refuse_foreign(path: Path, asked: str) -> None:
+    """Raise ConfigError if `path` holds files but no run."""
+    names = sorted(
+        each.name for each in path.iterdir() if each.name != LOCK_FILE and not each.name.startswith(f".{status.FILE}.")
+    )
+    if names and status.FILE not in names:
+        raise ConfigError(
+            f"{asked}: {path} holds files that are not a run's ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''}). "
+            "Name a folder that is empty or not there yet."
+        )
+
+
+def _refuse_other(path: Path, previous: Status, fingerprint: str, may_resume: tuple[str, ...], asked: str) -> None:
+    """Raise ConfigError, with what to do, if the run in `path` is not one to go on with."""
+    if previous.fingerprint != fingerprint:
+        raise ConfigError(
+            f"{asked}: {path} holds a run of another configuration, data or model (fingerprint {previous.fingerprint}, this one "
+            f"is {fingerprint}). It was started by: {shlex.join(previous.command)}. Repeat that command, or name another output_dir."
+        )
+    if previous.state in may_resume:
+        return
+    if previous.state == "done":
+        raise ConfigError(f"{asked}: the run in {path} is finished. Name another output_dir to repeat it.")
+    if not may_resume:
+        raise ConfigError(
+            f"{asked}: {path} holds a {previous.state} run, and training.resume=never starts anew. "
+            "Name another output_dir, or set training.resume=auto."
+        )
+    raise ConfigError(
+        f"{asked}: the run in {path} {previous.state} at step {previous.step} ({previous.error}), so it does not go on by itself. "
+        f"Set training.resume={path} to go on all the same, or name another output_dir."
+    )
+
+
+def _runs(root: Path) -> list[tuple[Path, Status]]:
+    """The runs in `root`, newest first; what cannot be read as a run is not one."""
+    found = []
+    for path in root.iterdir() if root.is_dir() else ():
+        with contextlib.suppress(Exception):
+            run = None if path.is_symlink() else status.read(path)
+            if run is not None:
+                found.append((path, run))
+    return sorted(found, key=lambda each: (each[1].start, each[0].name), reverse=True)
+
+
+def _slug(label: str) -> str:
+    return re.sub(r"[^a-z0-9._]+", "-", label.lower())[:60].strip("-._") or "run"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

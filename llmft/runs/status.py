@@ -1,0 +1,65 @@
+"""status.json: what a run is doing, or how it ended."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from llmft.errors import LlmftError
+from llmft.runs import durable, lock
+
+FILE = "status.json"
+SCHEMA_VERSION = 1
+STATES = ("running", "done", "stopped", "failed", "diverged")
+
+
+@dataclass
+class Status:
+    """One run's state. `dead` is never written: it is a run that says running while nobody holds its lock."""
+
+    state: str
+    pid: int
+    host: str
+    start: str
+    """When the process that writes this began, ISO 8601 in UTC."""
+    fingerprint: str
+    command: list[str]
+    """The command line, tokens and passwords removed."""
+    step: int = 0
+    """Last optimizer step recorded."""
+    exit: int | None = None
+    end: str | None = None
+    error: str | None = None
+    schema_version: int = SCHEMA_VERSION
+
+
+def read(folder: Path) -> Status | None:
+    """The status of the run in `folder`, None if there is none. Raises LlmftError if the file is not one of ours."""
+    status = read_as_written(folder)
+    if status is not None and status.state == "running" and lock.holder(folder) is None:
+        # It may have ended between the two looks.
+        status = read_as_written(folder)
+        if status is not None and status.state == "running":
+            status.state = "dead"
+    return status
+
+
+def read_as_written(folder: Path) -> Status | None:
+    """As `read`, without asking whether the process still lives."""
+    path = folder / FILE
+    try:
+        values = json.loads(path.read_bytes())
+        return Status(**{field.name: values[field.name] for field in dataclasses.fields(Status)})
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise LlmftError(
+            f"{path}: not a run's status ({type(error).__name__}: {error}). Expected version {SCHEMA_VERSION} of the file; "
+            "move the folder away or name another output_dir."
+        ) from error
+
+
+def write(folder: Path, status: Status) -> None:
+    """Write status.json, whole or not at all."""
+    assert status.state in STATES, status.state
+    durable.write_json(folder / FILE, dataclasses.asdict(status))
