@@ -11,6 +11,10 @@ METRICS = {
     "rouge": "llmft.metrics.rouge.rouge",
 }
 
+BASELINES = {
+    "lead_1": "llmft.tasks.baselines.lead_1",
+}
+
 OPTIMIZERS = {
     "adamw": "llmft.training.optimizer.adamw",
     "adafactor": "llmft.training.optimizer.adafactor",

@@ -133,6 +133,8 @@ class Task:
     """Which end of a too long source is cut, or error."""
     metrics: dict[str, Any] = field(default_factory=dict)
     """Scores to compute: name -> options; an own one: {mine: {call: package.function, ...}} with the package in `plugins`."""
+    baselines: list[str] = field(default_factory=list)
+    """Trivial answers scored beside the model: lead_1 (first sentence of the source), or dotted names of functions (example) -> text."""
 
 
 @dataclass

@@ -22,7 +22,9 @@ def built_in() -> Path:
     for folder in (PACKAGE / "conf", PACKAGE.parent / "conf"):
         if (folder / "train.yaml").is_file():
             return folder
-    raise LlmftError(f"{PACKAGE}: the folder conf/ with the built-in YAML is missing from this installation. Install llmft again.")
+    raise LlmftError(
+        f"{PACKAGE}: the folder conf/ with the built-in YAML is missing from this installation. Install llmft again."
+    )
 
 
 def user_folders(config_dir: str | None) -> list[Path]:
@@ -46,6 +48,12 @@ def user_folders(config_dir: str | None) -> list[Path]:
             )
         folders += [Path(place) for place in spec.submodule_search_locations]
     return [folder.resolve() for folder in folders]
+
+
+def groups(folders: list[Path]) -> list[str]:
+    """The groups, which are the sub-folders; Hydra's own not included."""
+    found = {path.name for folder in folders for path in folder.iterdir() if path.is_dir() and any(path.glob("*.yaml"))}
+    return sorted(found - {"hydra"})
 
 
 def choices(group: str, folders: list[Path]) -> dict[str, Path]:

@@ -1,0 +1,90 @@
+"""Names in YAML become functions, and their options are held against the signatures, before any model is loaded."""
+
+import importlib
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from llmft.config.explain import suggest
+from llmft.errors import ConfigError
+
+
+def bind(name: str, table: Mapping[str, str], plugins: Collection[str], where: str) -> Callable[..., Any]:
+    """The function that `name` stands for: a row of `table`, or with a dot an import path.
+
+    An import path has to begin with llmft or with one of `plugins`, the packages that the operator trusts.
+    where: the setting that holds the name, for messages.
+    Raises ConfigError if there is no such row, package or function.
+    """
+    if "." not in name:
+        if name not in table:
+            raise ConfigError(
+                f"{where}={name}: no such name.{suggest(name, table)} Built in: {', '.join(sorted(table))};"
+                " or a dotted name, package.function, with plugins=[package]."
+            )
+        name = table[name]
+    package = name.split(".")[0]
+    if package != "llmft" and not any(name.startswith(f"{plugin}.") for plugin in plugins):
+        raise ConfigError(f"{where}={name}: {package} is not among the trusted packages. If you trust it: plugins=[{package}]")
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise ConfigError(f"{where}={name}: not an import path. Expected package.function or package.module.function.")
+    module_name, _, attribute = name.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ConfigError(f"{where}={name}: cannot import {module_name}: {error}. Install it, or correct the name.") from error
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        known = [other for other in vars(module) if callable(getattr(module, other)) and not other.startswith("_")]
+        raise ConfigError(
+            f"{where}={name}: {module_name} has no function {attribute}.{suggest(attribute, known)} Correct the name."
+        )
+    return function  # type: ignore[no-any-return]
+
+
+def check_options(function: Callable[..., Any], options: Mapping[str, Any], given: int, where: str) -> None:
+    """Refuse options that `function` does not take, and report those that it needs.
+
+    given: how many leading arguments llmft itself passes.
+    Raises ConfigError with everything that is wrong.
+    """
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return  # written in C, says nothing about itself
+    title = getattr(function, "__name__", str(function))
+    ours = [each.name for each in parameters[:given] if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    by_name = [
+        each for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY) and each.name not in ours
+    ]
+    takes = [each.name for each in by_name]
+    takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters)
+    problems = []
+    for name in options:
+        if name in ours:
+            problems.append(f"{where}.{name}: {title} gets {name} from llmft. Leave it out.")
+        elif name not in takes and not takes_any:
+            expected = f"it takes {', '.join(takes)}" if takes else "it takes none"
+            problems.append(f"{where}.{name}: {title} has no such option, {expected}.{suggest(name, takes)}")
+    for each in by_name:
+        if each.default is each.empty and each.name not in options:
+            problems.append(f"{where}.{each.name}: {title} needs it. Add {where}.{each.name}=...")
+    if len(ours) < given and not any(each.kind is each.VAR_POSITIONAL for each in parameters):
+        problems.append(
+            f"{where}: {title} takes {len(ours)} arguments, expected {given} that llmft passes. Change the function."
+        )
+    if problems:
+        raise ConfigError(*problems)
+
+
+def bind_all(*attempts: Callable[[], Any]) -> list[Any]:
+    """Call each of `attempts` and return their results. Raises one ConfigError with the problems of all of them."""
+    results, problems = [], []
+    for attempt in attempts:
+        try:
+            results.append(attempt())
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(*problems)
+    return results

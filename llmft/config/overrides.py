@@ -1,0 +1,106 @@
+"""The settings of a command line, checked against the schema before Hydra composes anything: all that is wrong at once."""
+
+import re
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, OverrideType, RangeSweep
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from llmft.config import explain, hydra_keys, settings, sources
+
+MOST_VALUES = 1000
+"""Values of one sweep that are checked; a longer one is cut short here, not in the sweep."""
+
+
+def check(words: list[str], root: type, command: str, multirun: bool, folders: list[Path]) -> list[str]:
+    """What is wrong with the settings of a command line, one sentence each.
+
+    words: quoted for Hydra's grammar; folders: where YAML is looked for, the built-in folder first.
+    """
+    problems = []
+    for word in words:
+        if "=" not in word and not word.startswith("~"):
+            problems.append(f"{word}: not a setting. Settings are written key=value; flags begin with a dash.")
+            continue
+        try:
+            override = OverridesParser.create().parse_override(word)
+        except HydraException as error:
+            problems.append(explain.hydra_error(error, command))
+            continue
+        if override.is_sweep_override() and not multirun:
+            key = word.lstrip("+").partition("=")
+            problems.append(
+                f"{key[0]}: several values ({key[2]}) make a sweep, which needs -m."
+                f" For a list write {key[0]}=[{key[2]}]; for a comma inside one value '{key[0]}=\"{key[2]}\"'"
+            )
+            continue
+        problems += _check_one(override, root, command, folders)
+    return problems
+
+
+def _check_one(override: Override, root: type, command: str, folders: list[Path]) -> list[str]:
+    key = override.key_or_group
+    kind = settings.find_type(root, key)
+    if key.split(".")[0].split("/")[0] == "hydra":
+        return hydra_keys.check(key, "the command line") or [
+            f"{key}: {problem}" for value in values(override) for problem in hydra_keys.check_plain(value)
+        ]
+    group = is_group(key, root, folders)
+    if override.type == OverrideType.DEL:
+        if group or settings.is_entry(root, key):
+            return []
+        what = "give it another value" if kind else f"llmft {command} --help shows what there is"
+        return [f"~{key}: only groups and entries such as task.metrics.rouge can be left out; {what}."]
+    if group and not any(isinstance(value, dict) for value in values(override)):
+        return _check_choices(override, key, folders)
+    if kind is None:
+        if key in sources.groups(folders[:1]):
+            return [f"{key}: llmft {command} has no {key}, that belongs to llmft train. Leave it out."]
+        return [explain.unknown_key(key, root, command)]
+    return [problem for value in values(override) for problem in explain.setting(key, value, root, command)]
+
+
+def _check_choices(override: Override, group: str, folders: list[Path]) -> list[str]:
+    known = sources.choices(group, folders)
+    names = [name for value in values(override) for name in (value if isinstance(value, list) else [value])]
+    wrong = [name for name in names if name is not None and str(name).removesuffix(".yaml") not in known]
+    return [explain.unknown_choice(group, str(name), known) for name in dict.fromkeys(wrong) if "${" not in str(name)]
+
+
+def is_group(key: str, root: type, folders: list[Path]) -> bool:
+    """True if key=... chooses a file: a section of the command, experiment, or a folder of the user's own."""
+    if not re.fullmatch(r"[\w/-]+", key) or key.split("/")[0] in ("hydra", "schema"):
+        return False
+    places = [folder for folder in folders if (folder / key).is_dir()]
+    ours = folders[0] in places
+    return bool(places) and (not ours or key == "experiment" or settings.find_type(root, key) is not None)
+
+
+def values(override: Override) -> list[Any]:
+    """Every value that an override stands for: one, or those of a sweep (of an interval, its ends)."""
+    value = override.value()
+    if isinstance(value, IntervalSweep):
+        return [value.start, value.end]
+    if isinstance(value, ChoiceSweep | RangeSweep):
+        texts = islice(override.sweep_string_iterator(), MOST_VALUES)
+        return [OverridesParser.create().parse_override(f"key={text}").value() for text in texts]
+    return [] if isinstance(value, Glob) else [value]
+
+
+def named_keys(words: list[str], root: type, folders: list[Path]) -> list[str]:
+    """The keys that a command line names: of a chosen file, what stands in it; of a chosen task, the whole section."""
+    keys = []
+    for word in words:
+        override = OverridesParser.create().parse_override(word)
+        key = override.key_or_group
+        if key == "task" or not is_group(key, root, folders):
+            keys.append(key)
+        elif path := sources.choices(key, folders).get(str(override.value())):
+            content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+            assert isinstance(content, dict), path
+            keys += [f"{key}.{name!s}" for name in content if key != "experiment" and name != "defaults"]
+    return keys
