@@ -37,10 +37,13 @@ def lively() -> bool:
 
 
 class Count:
-    """Something counted towards a total: `with Count("scoring the untuned model", 96) as count: count.to(12)`."""
+    """Something counted towards a total: `with Count("scoring the untuned model", 96) as count: count.to(12)`.
 
-    def __init__(self, title: str, total: int, start: int = 0):
-        self.title, self.total, self.start, self.done = title, total, start, start
+    `total` is None or 0 where nobody knows it; `start`: how many are done already, of a run that goes on.
+    """
+
+    def __init__(self, title: str, total: int | None, start: int = 0):
+        self.title, self.total, self.start, self.done = title, total or None, start, start
         self.began = time.monotonic()
         self.printed = self.began - PLAIN_EVERY_S
         self.shown = start
@@ -49,7 +52,7 @@ class Count:
             columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), MofNCompleteColumn())
             detail = TextColumn("{task.fields[detail]}", markup=False)
             self.bars = Bars(*columns, detail, console=_console(), transient=True)
-            self.task = self.bars.add_task(title, total=total, completed=start, detail="")
+            self.task = self.bars.add_task(title, total=self.total, completed=start, detail="")
 
     def __enter__(self) -> "Count":
         if self.bars:
@@ -69,7 +72,8 @@ class Count:
             self.bars.update(self.task, completed=done, detail=detail)
         elif now - self.printed >= PLAIN_EVERY_S or (done == self.total and self.shown != done):
             self.printed, self.shown = now, done
-            _line("  ".join(part for part in (f"{self.title} {done}/{self.total}", detail) if part))
+            count = f"{self.title} {done}/{self.total}" if self.total else f"{self.title} {done}"
+            _line("  ".join(part for part in (count, detail) if part))
 
     def note(self, text: str) -> None:
         """Say one line without disturbing the bar."""
@@ -80,7 +84,7 @@ class Count:
 
     def _left(self, now: float) -> str:
         moved = self.done - self.start
-        if not moved or self.done >= self.total:
+        if not moved or self.total is None or self.done >= self.total:
             return ""
         return f"{duration_text((self.total - self.done) * (now - self.began) / moved)} left"
 

@@ -63,7 +63,6 @@ def of_training(train_rows: Sequence[Row], validation_rows: Sequence[Row]) -> li
     best_step, best = min(points, key=lambda point: point[1])
     last_step, last = points[-1]
     previous_step, previous = points[-2]
-    fell = f"Validation loss fell from {points[0][1]:.3f} (step {points[0][0]}) to {best:.3f} (step {best_step})"
     if best_step == points[0][0] and last > best * (1 + CLEAR_CHANGE):
         text = (
             f"Validation loss never fell below its first value: {best:.3f} at step {best_step}, {last:.3f} at step {last_step}."
@@ -82,10 +81,12 @@ def of_training(train_rows: Sequence[Row], validation_rows: Sequence[Row]) -> li
                 "warn", f"Unstable: {text}, and training loss did not fall either. Lower optimizer.lr or raise schedule.warmup."
             )
         ]
-    if best_step == last_step and last < previous * (1 - CLEAR_CHANGE):
+    # The fall from step 0, the untuned model, to a single validation says nothing about the end.
+    if previous_step > 0 and best_step == last_step and last < previous * (1 - CLEAR_CHANGE):
         text = f"Validation loss was still falling at the end: {previous:.3f} at step {previous_step}, {last:.3f} at step {last_step}"
         return [Finding("warn", f"{text}. Train longer: raise training.epochs (or training.max_steps).")]
-    return [Finding("ok", f"{fell} and was level at the end.")]
+    fell = f"Validation loss fell from {points[0][1]:.3f} (step {points[0][0]}) to {best:.3f} (step {best_step})"
+    return [Finding("ok", f"{fell} and was level at the end." if previous_step > 0 else f"{fell}.")]
 
 
 def of_gain(metrics: Mapping[str, Metric], paired: Mapping[str, Difference]) -> list[Finding]:
