@@ -43,7 +43,7 @@ def choose(output_root: str, command: list[str]) -> Path:
                     _hold(path.parent)
                     _say(f"going on with the sweep {path.parent}; training.resume=never starts a new one")
                     return path.parent
-    sweep_dir = Path(output_root) / f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{secrets.token_hex(2)}-sweep"
+    sweep_dir = Path(output_root) / f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}-sweep"
     durable.write_json(sweep_dir / FILE, _outcome(told, [], complete=False))
     _hold(sweep_dir)
     return sweep_dir
@@ -65,8 +65,8 @@ def run_job(
     title = f"job {run_path.name}: {' '.join(job.overrides)}"
     if same and before is not None and before.exit == 0:
         _say(f"{title}  (done before)")
-        objective = rows.objective(run_path)
-        return objective.value if objective else None
+        row = rows.read_row(sweep_dir, number)
+        return row.objective.value if row and row.objective else None
     _say(title)
     goes_on = before is not None and (before.state == "running" or (same and before.state in ("stopped", "dead")))
     if run_path.exists() and not goes_on:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmft.errors import DataError
+from llmft.errors import LlmftError
 from llmft.reports import results
 from llmft.reports.results import Objective
 from llmft.runs import durable, status
@@ -55,13 +55,26 @@ def read_job(sweep_dir: Path, number: int) -> Job | None:
 def read(sweep_dir: Path) -> list[Row]:
     """Every job that was started, by number."""
     numbers = sorted(int(path.stem) for path in (sweep_dir / "jobs").glob("*.json"))
-    return [_row(sweep_dir, job) for number in numbers if (job := read_job(sweep_dir, number))]
+    return [row for number in numbers if (row := read_row(sweep_dir, number))]
 
 
-def objective(run_path: Path) -> Objective | None:
-    """The number that a job is judged by; None if it has none."""
-    path = run_path / "results.json"
-    return results.read(path).objective if path.exists() else None
+def read_row(sweep_dir: Path, number: int) -> Row | None:
+    """What became of one job; None if it was never started."""
+    job = read_job(sweep_dir, number)
+    if job is None:
+        return None
+    run_path = folder(sweep_dir, number)
+    # No status: the process died, or was told to stop, before the run directory was made.
+    state, code, error, objective, metrics = "stopped", None, None, None, {}
+    try:
+        if now := status.read(run_path):
+            state, code, error = now.state, now.exit, now.error
+        if (path := run_path / "results.json").exists():
+            measured = results.read(path)
+            objective, metrics = measured.objective, {name: metric.value for name, metric in measured.metrics.items()}
+    except LlmftError as unreadable:
+        error = error or str(unreadable)
+    return Row(number, job.overrides, state, code, error, str(run_path), objective, metrics)
 
 
 def best(rows: Sequence[Row]) -> Row | None:
@@ -71,22 +84,6 @@ def best(rows: Sequence[Row]) -> Row | None:
         return None
     choose = max if judged[0][1].higher_is_better else min
     return choose(judged, key=lambda pair: pair[1].value or 0.0)[0]
-
-
-def _row(sweep_dir: Path, job: Job) -> Row:
-    run_path = folder(sweep_dir, job.number)
-    now = status.read(run_path)
-    # No status: the process died, or was told to stop, before the run directory was made.
-    state, code, error = (now.state, now.exit, now.error) if now else ("stopped", None, None)
-    target, metrics = None, {}
-    path = run_path / "results.json"
-    if path.exists():
-        try:
-            measured = results.read(path)
-            target, metrics = measured.objective, {name: metric.value for name, metric in measured.metrics.items()}
-        except DataError as err:
-            error = error or str(err)
-    return Row(job.number, job.overrides, state, code, error, str(run_path), target, metrics)
 
 
 def _job_path(sweep_dir: Path, number: int) -> Path:

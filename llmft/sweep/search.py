@@ -5,6 +5,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +41,7 @@ class SearchSweeper(Sweeper):
     """Asks optuna for trials, runs `n_jobs` of them at a time, and tells optuna the objective that each wrote to disk."""
 
     def __init__(self, n_trials: int, n_jobs: int, sampler: str, seed: int):
-        self.n_trials, self.sampler, self.seed = n_trials, sampler, seed
-        self.n_jobs = n_jobs if n_jobs > 0 else os.cpu_count() or 1
+        self.n_trials, self.n_jobs, self.sampler, self.seed = n_trials, n_jobs, sampler, seed
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what Hydra hands to every sweeper."""
@@ -57,26 +57,27 @@ class SearchSweeper(Sweeper):
         """
         assert self.config is not None
         assert self.launcher is not None
-        optuna = self._optuna()
+        self._check()
+        optuna = _import_optuna()
         fixed, space = self._space(arguments)
         sweep_dir = Path(self.config.hydra.sweep.dir)
         path = sweep_dir / "search.json"
         earlier = json.loads(path.read_text(encoding="utf-8"))["trials"] if path.exists() else []
-        samplers = optuna.samplers
         # The seed moves with the earlier trials: they are not drawn again, so the same seed would draw their values twice.
         seed = self.seed + len(earlier)
-        sampler = samplers.RandomSampler(seed=seed) if self.sampler == "random" else samplers.TPESampler(seed=seed)
-        study = optuna.create_study(sampler=sampler)
+        study = optuna.create_study(sampler=_sampler(self.sampler, seed))
         for parameters in earlier:
             study.enqueue_trial(parameters)
         tried: list[dict[str, Any]] = []
+        at_once = self.n_jobs if self.n_jobs > 0 else os.cpu_count() or 1
         while len(tried) < self.n_trials:
             start = len(tried)
             trials: list[Trial] = []
-            while len(trials) < min(self.n_jobs, self.n_trials - start) and (trial := _ask(study, space, tried)):
+            while len(trials) < min(at_once, self.n_trials - start) and (trial := _ask(study, space, tried)):
                 trials.append(trial)
                 tried.append(trial.params)
             if not trials:
+                print(f"search: no untried combination found after {start} of {self.n_trials} trials", file=sys.stderr)
                 break
             durable.write_json(path, {"trials": tried + earlier[len(tried) :]})
             batch = [[*fixed, *(f"{key}={value}" for key, value in trial.params.items())] for trial in trials]
@@ -84,22 +85,21 @@ class SearchSweeper(Sweeper):
             for job in self.launcher.launch(batch, initial_job_idx=start):
                 _ = job.return_value  # raises what went wrong outside the job itself, as Hydra's own sweeper does
             for number, trial in enumerate(trials, start):
-                _tell(study, trial, rows.folder(sweep_dir, number))
+                _tell(study, trial, rows.read_row(sweep_dir, number))
         _write_best(sweep_dir, tried)
 
-    def _optuna(self) -> Any:
-        try:
-            import optuna
-        except ImportError as err:
-            raise ConfigError(
-                "hydra/sweeper=search: optuna is not installed; the search needs it. Install it: pip install 'llmft[search]'"
-            ) from err
+    def _check(self) -> None:
+        problems = []
+        if not isinstance(self.n_trials, int) or self.n_trials < 1:
+            problems.append(f"hydra.sweeper.n_trials={self.n_trials}: expected a whole number, at least 1. Correct it.")
+        if not isinstance(self.n_jobs, int):
+            problems.append(f"hydra.sweeper.n_jobs={self.n_jobs}: expected a whole number; -1: one per core. Correct it.")
         if self.sampler not in SAMPLERS:
-            raise ConfigError(
-                f"hydra.sweeper.sampler={self.sampler}: no such sampler; there are {', '.join(SAMPLERS)}. Choose one of them."
+            problems.append(
+                f"hydra.sweeper.sampler={self.sampler}: no such sampler; there are {' and '.join(SAMPLERS)}. Choose one."
             )
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        return optuna
+        if problems:
+            raise ConfigError(*problems)
 
     def _space(self, arguments: list[str]) -> tuple[list[str], "dict[str, BaseDistribution]"]:
         """Split the command line into settings that stay and those to search over."""
@@ -122,6 +122,17 @@ class SearchSweeper(Sweeper):
             [[*fixed, f"{key}={choice}"] for key, values in space.items() for choice in getattr(values, "choices", ())]
         )
         return fixed, space
+
+
+def _import_optuna() -> Any:
+    try:
+        import optuna
+    except ImportError as err:
+        raise ConfigError(
+            "hydra/sweeper=search: optuna is not installed; the search needs it. Install it: pip install 'llmft[search]'"
+        ) from err
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
 
 
 def _distribution(override: Override) -> "BaseDistribution":
@@ -157,13 +168,19 @@ def _ask(study: "Study", space: "dict[str, BaseDistribution]", tried: list[dict[
     return None
 
 
-def _tell(study: "Study", trial: "Trial", run_path: Path) -> None:
+def _tell(study: "Study", trial: "Trial", row: rows.Row | None) -> None:
     """Tell optuna the objective, always as something to minimise: only the finished run knows which way is better."""
-    objective = rows.objective(run_path)
+    objective = row.objective if row else None
     if objective is None or objective.value is None:
         study.tell(trial, state=_state("FAIL"))
     else:
         study.tell(trial, -objective.value if objective.higher_is_better else objective.value)
+
+
+def _sampler(name: str, seed: int) -> Any:
+    from optuna.samplers import RandomSampler, TPESampler
+
+    return RandomSampler(seed=seed) if name == "random" else TPESampler(seed=seed)
 
 
 def _state(name: str) -> Any:
