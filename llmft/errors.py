@@ -63,5 +63,8 @@ class Stopped(BaseException):
     """A signal asked the run to end. Not an Exception, so that nothing on the way swallows it. Exit 75, or 130 for Ctrl-C."""
 
     def __init__(self, number: int):
-        super().__init__(signal.Signals(number).name)
+        super().__init__(number)  # what pickle calls it with, on the way out of a process of a sweep
         self.exit_code = 130 if number == signal.SIGINT else 75
+
+    def __str__(self) -> str:
+        return signal.Signals(self.args[0]).name
