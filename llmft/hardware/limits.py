@@ -87,14 +87,12 @@ def _cgroups() -> Iterator[tuple[int, int]]:
                 yield limit, used - (_number(root / folder / "memory.stat", names[2]) or 0)
 
 
-def _number(path: Path, name: str | None = None) -> int | None:
-    """The number after `name` in a file of names and numbers, or the file's only word; None if it is not there."""
+def _number(path: Path, name: str = "") -> int | None:
+    """The number after `name` in a file with a name and a number a line, or the number a file begins with; None: not there."""
     for line in _lines(path):
-        words = line.split()
-        if name is None and words[0].isdigit():
+        words = line.removeprefix(name).split()
+        if line.startswith(name) and words and words[0].isdigit():
             return int(words[0])
-        if name is not None and words and words[0] == name:
-            return int(words[1])
     return None
 
 

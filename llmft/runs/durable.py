@@ -22,8 +22,8 @@ from llmft.runs import signals
 
 MANIFEST = "manifest.json"
 CHUNK_BYTES = 1 << 20
-_LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?P<kind>tmp|old)-[0-9a-f]{8}-(?P<pid>\d+)")
-_EXPLAINED = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENAMETOOLONG}
+_LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?P<kind>tmp|old)-[0-9a-f]{8}-(?P<pid>\d{1,9})")
+_EXPLAINED = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR}
 
 
 def write_text(path: Path, text: str) -> None:
@@ -148,15 +148,14 @@ def explained(path: Path) -> Iterator[None]:
     """Turn a full disk or a missing permission into an LlmftError that says what to do; other errors pass."""
     try:
         yield
-    except FileExistsError:
-        raise
     except Exception as error:
-        full = "os error 28" in str(error)  # how safetensors words ENOSPC, without an errno
-        if not full and not (isinstance(error, OSError) and error.errno in _EXPLAINED):
+        number = error.errno if isinstance(error, OSError) else None
+        if "os error 28" in str(error):  # how safetensors words a full disk, without an errno
+            number = errno.ENOSPC
+        if number not in _EXPLAINED or not _concerns(path, error):
             raise
-        reason = os.strerror(errno.ENOSPC) if full or not isinstance(error, OSError) else error.strerror
         raise LlmftError(
-            f"{path}: cannot be written: {reason}{_free_space(path)}. Free space or fix permissions there, or name another "
+            f"{path}: cannot be written: {os.strerror(number)}{_free_space(path)}. Free space or fix permissions there, or name another "
             "output_root, then repeat the command."
         ) from error
 
@@ -183,7 +182,8 @@ def _seal(folder: Path) -> None:
     for each in _files(folder):
         _sync(each)
         files[str(each.relative_to(folder))] = {"bytes": each.stat().st_size, "sha256": sha256(each)}
-    write_json(folder / MANIFEST, {"files": files})
+    (folder / MANIFEST).write_text(json.dumps({"files": files}, indent=2, ensure_ascii=False) + "\n")
+    _sync(folder / MANIFEST)
     for each in [folder, *folder.rglob("*")]:
         if each.is_dir():
             _sync(each)
@@ -195,6 +195,14 @@ def _files(folder: Path) -> list[Path]:
 
 def _beside(path: Path, kind: str) -> Path:
     return path.parent / f".{path.name}.{kind}-{secrets.token_hex(4)}-{os.getpid()}"
+
+
+def _concerns(path: Path, error: Exception) -> bool:
+    """Whether `error` is about writing `path`, and not about a file that was read meanwhile."""
+    name = getattr(error, "filename", None)
+    if not isinstance(name, str):
+        return True
+    return Path(name).is_relative_to(path.parent) or path.is_relative_to(name)
 
 
 def _sync(path: Path) -> None:
@@ -210,7 +218,7 @@ def _sync(path: Path) -> None:
 
 def _in_use(leftover: Path, pid: int) -> bool:
     """Whether a living process still writes `leftover`. The lock tells across containers, where process ids do not."""
-    if pid != os.getpid() and Path(f"/proc/{pid}").exists():
+    if pid != os.getpid() and _is_alive(pid):
         return True
     try:
         descriptor = os.open(leftover, os.O_RDONLY | os.O_NOFOLLOW)
@@ -225,6 +233,14 @@ def _in_use(leftover: Path, pid: int) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)  # asks, sends nothing
+    except OSError as error:
+        return error.errno != errno.ESRCH  # not permitted: somebody else's
+    return True
 
 
 def _free_space(path: Path) -> str:

@@ -1,13 +1,14 @@
 """Being asked to stop: the first signal ends the run in order, the second at once.
 
 Outside `deferred` the first signal raises errors.Stopped where the program stands. Inside, it is noted, and `check`
-raises at a place where the state can be saved. All of this belongs to the main thread, where Python runs handlers.
+raises at a place where the state can be saved. Python runs its handlers in the main thread between two bytecodes, so a
+backward pass of ten seconds delays them by as much and merges two signals into one. A second thread therefore reads the
+signals from a pipe as they come: it tells the user that the first was seen, and ends the process at the second.
 """
 
 import contextlib
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,17 +20,26 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal
 ECHO_S = 0.2
 """The same signal within this time is the same request: terminals and process managers send to group and process."""
 
-_first: tuple[int, float] | None = None  # number and time of the first signal
+_first: tuple[int, float] | None = None  # number and time of the first signal, as the watching thread saw it
+_stopping = False  # whether the handler has run
 _noted: int | None = None  # a signal that `check` has still to raise
 _depth = 0  # how many deferred blocks are open
+_watching = False
 
 
 def install() -> None:
     """Take over the signals, with none received so far. Does nothing outside the main thread."""
-    global _first, _noted
+    global _first, _stopping, _noted, _watching
     if threading.current_thread() is not threading.main_thread():
         return
-    _first = _noted = None
+    _first, _stopping, _noted = None, False, None
+    if not _watching:
+        _watching = True
+        receiver, sender = os.pipe()
+        os.set_blocking(sender, False)
+        signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
+        threading.Thread(target=_watch, args=(receiver,), name="signals", daemon=True).start()
+        os.register_at_fork(before=_hold, after_in_parent=_go_on, after_in_child=_let_go)
     for number in SIGNALS:
         if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
             continue  # nohup
@@ -58,16 +68,46 @@ def check() -> None:
 
 
 def _receive(number: int, frame: FrameType | None) -> None:
-    global _first, _noted
-    now = time.monotonic()
-    if _first is not None:
-        if number == _first[0] and now - _first[1] < ECHO_S:
-            return
-        os._exit(128 + number)
-    _first = (number, now)
+    """The handler: acts on the first signal only, `_watch` on the second."""
+    global _stopping, _noted
+    if _stopping:
+        return
+    _stopping = True
     if _depth == 0:
         raise Stopped(number)
     _noted = number
-    with contextlib.suppress(OSError):
-        # Not print: the signal may have come in the middle of one, and a stream does not let itself be entered twice.
-        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, b"stopping after this step; a second signal stops at once\n")
+
+
+def _watch(receiver: int) -> None:
+    global _first
+    while data := os.read(receiver, 1):
+        number, now = data[0], time.monotonic()
+        if number not in SIGNALS:
+            continue
+        if _first is None:
+            _first = (number, now)
+            if _depth > 0:
+                with contextlib.suppress(OSError):  # stderr may be gone with the terminal
+                    os.write(2, b"stopping after this step; a second signal stops at once\n")
+        elif number != _first[0] or now - _first[1] >= ECHO_S:
+            os._exit(128 + number)
+
+
+def _hold() -> None:
+    """Keep signals waiting while a process forks: one sent to the child before `_let_go` would count as sent to us."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+def _go_on() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def _let_go() -> None:
+    """In a forked child (a data loader's worker): signals sent to it are not for us, and it dies of them as usual."""
+    global _watching
+    _watching = False
+    signal.set_wakeup_fd(-1)
+    for number in SIGNALS:
+        if signal.getsignal(number) is _receive:
+            signal.signal(number, signal.SIG_DFL)
+    _go_on()

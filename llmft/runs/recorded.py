@@ -1,0 +1,27 @@
+"""How a command ends, written into its run directory whatever happens."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from llmft.errors import Diverged, GateNotMet, LlmftError, Stopped
+from llmft.runs.directory import RunDirectory
+
+
+@contextmanager
+def recorded(directory: RunDirectory) -> Iterator[None]:
+    """Write the outcome of the block to status.json and give the directory's lock back; exceptions go on."""
+    try:
+        yield
+    except Stopped as stop:
+        directory.finish("stopped", stop.exit_code, str(stop))
+        raise
+    except GateNotMet as miss:  # the run is done, its score is what fell short
+        directory.finish("done", miss.exit_code, str(miss))
+        raise
+    except LlmftError as error:
+        directory.finish("diverged" if isinstance(error, Diverged) else "failed", error.exit_code, str(error))
+        raise
+    except BaseException as error:
+        directory.finish("failed", 1, f"{type(error).__name__}: {error}")
+        raise
+    directory.finish("done", 0)
