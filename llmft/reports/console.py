@@ -120,7 +120,12 @@ def show_scores(
     """Show the scores as a table: untuned, tuned with the 95 % interval, the paired difference, each trivial baseline."""
     table = Table(box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
     table.add_column("score")
-    heads = (["before"] if before else []) + ["after [95 %]"] + (["change [95 %]", "p"] if paired else []) + list(baselines)
+    heads = (
+        (["before"] if before else [])
+        + ["after [95 %]" if before else "value [95 %]"]
+        + (["change [95 %]", "p"] if paired else [])
+        + list(baselines)
+    )
     for head in heads:
         table.add_column(Text(head), justify="right")
     for name, metric in after.items():

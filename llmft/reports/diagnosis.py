@@ -149,9 +149,9 @@ def of_size(metrics: Mapping[str, Metric]) -> list[Finding]:
     interval = interval_text(metric.low, metric.high, metric.value)
     # The width of an interval falls with the square root of the number of rows.
     needed = round(metric.n * (share / (WIDE_INTERVAL / 2)) ** 2, -1)
-    text = f"Small test set: with n={metric.n}, {name} is {score_text(metric.value)} {interval}, that is ±{share:.0%}"
-    more = f"About {needed:,} rows would bring it to ±{WIDE_INTERVAL / 2:.0%}: raise task.data.max_test or name more rows in task.data.test"
-    return [Finding("warn", f"{text}. {more}.")]
+    rows = f"About {needed:,.0f} rows would bring it to ±{WIDE_INTERVAL / 2:.0%}" if share < 1 else "Many more rows are needed"
+    text = f"Small test set: with n={metric.n}, {name} is {score_text(metric.value)} {interval}, that is ±{share:.0%}. {rows}"
+    return [Finding("warn", f"{text}: raise task.data.max_test or name more rows in task.data.test.")]
 
 
 def of_data(counts: DataCounts) -> list[Finding]:

@@ -57,7 +57,7 @@ def diagnose(predictions: Sequence[Row]) -> list[Finding]:
         findings.append(Finding("warn", f"{text}. Train longer (training.epochs), or raise optimizer.lr."))
 
     (common, same), (_, usual) = Counter(texts).most_common(1)[0], Counter(references).most_common(1)[0]
-    if common.strip() and same > 1 and same - usual > SAME_SHARE * num:
+    if common.strip() and same > 2 * usual and same > SAME_SHARE * num:
         text = f"{same} of {num} predictions are the same text, {common[:60]!r}"
         findings.append(Finding("bad", f"{text}. The model ignores its source: lower optimizer.lr, and check task.source."))
 

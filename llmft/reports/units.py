@@ -24,7 +24,7 @@ def duration_text(seconds: float | None) -> str:
     """3724 s as `1 h 2 min`: the two largest parts that matter."""
     if seconds is None or not math.isfinite(seconds):
         return MISSING
-    if seconds < 60:
+    if seconds < 59.5:
         return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:

@@ -1,0 +1,124 @@
+import ast
+import re
+
+import pytest
+import yaml
+
+from llmft.reports import card
+
+VERSIONS = {"llmft": "0.1.0", "torch": "2.13.0", "hydra-core": "1.3.8"}
+
+
+def render(sample, encoder_decoder=False):
+    return card.render(sample.results, sample.config, VERSIONS, "256 rows", encoder_decoder)
+
+
+def code(text):
+    return re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1)
+
+
+def imports(text):
+    return [
+        f"{node.module}.{name.name}"
+        for node in ast.walk(ast.parse(code(text)))
+        if isinstance(node, ast.ImportFrom)
+        for name in node.names
+    ]
+
+
+def test_the_head_is_yaml_that_the_hub_reads(sample):
+    _, head, body = render(sample).split("---\n", 2)
+    assert yaml.safe_load(head) == {
+        "base_model": "HuggingFaceTB/SmolLM2-135M-Instruct",
+        "library_name": "peft",
+        "pipeline_tag": "text-generation",
+        "tags": ["llmft", "summarization", "lora"],
+    }
+    assert body.startswith("\n# HuggingFaceTB/SmolLM2-135M-Instruct tuned for summarization\n")
+
+
+def test_no_folder_of_the_machine_and_no_row(sample):
+    sample.config["model"]["name"] = "/home/someone/models/smollm2"
+    text = render(sample)
+    assert "/home" not in text
+    assert "someone" not in text
+    assert "base_model" not in text
+    assert "# smollm2 tuned for summarization" in text
+    assert "| Training data | news.jsonl: 256 rows |" in text
+    for row in sample.predictions:
+        assert row["source"] not in text
+        assert row["prediction"] not in text
+
+
+def test_the_built_in_set_is_named(sample):
+    sample.config["task"]["data"] |= {"train": None, "builtin": "standard_library"}
+    assert "| Training data | the built-in set standard_library: 256 rows |" in render(sample)
+
+
+def test_scores_are_a_table_with_as_many_cells_in_every_line(sample):
+    lines = [line for line in render(sample).splitlines() if line.startswith("|")]
+    start = lines.index("| score | before | after | change | p | lead-1 |")
+    assert lines[start + 3] == "| rougeL | 18.40 | 31.20 [29.95, 32.45] | +12.80 [11.60, 14.00] | <0.001 | 24.00 |"
+    assert lines[start + 4] == "| loss | 3.310 | 1.600 |  |  |  |"
+    assert {line.count("|") for line in lines[start : start + 5]} == {7}
+
+
+def test_settings_and_versions(sample):
+    text = render(sample)
+    assert "| Optimizer | adamw, peak learning rate 0.0002, weight decay 0.0 |" in text
+    assert "| Adapter | LoRA, r 16, alpha 32.0, dropout 0.0 |" in text
+    assert "| Versions | llmft 0.1.0, torch 2.13.0 |" in text
+
+
+@pytest.mark.parametrize(
+    ("adapter", "merge", "encoder_decoder", "expected"),
+    [
+        ("lora", False, False, "peft.AutoPeftModelForCausalLM"),
+        ("lora", False, True, "peft.AutoPeftModelForSeq2SeqLM"),
+        ("lora", True, False, "transformers.AutoModelForCausalLM"),
+        ("none", False, True, "transformers.AutoModelForSeq2SeqLM"),
+    ],
+)
+def test_the_code_to_load_it_fits_the_model_folder(sample, adapter, merge, encoder_decoder, expected):
+    sample.config["adapter"]["name"], sample.config["export"]["merge"] = adapter, merge
+    assert imports(render(sample, encoder_decoder))[0] == expected
+
+
+def test_the_prompt_in_the_code_is_the_one_trained_with(sample):
+    sample.config["task"]["prompt"] = 'Say "it\'s"\n{source}'
+    sample.config["task"]["system"] = "Be brief."
+    strings = [node.value for node in ast.walk(ast.parse(code(render(sample)))) if isinstance(node, ast.Constant)]
+    assert 'Say "it\'s"\n{source}' in strings
+    assert "Be brief." in strings
+
+
+def test_warnings_are_limits_and_good_news_is_not(sample):
+    limits = render(sample).split("## Limitations")[1]
+    assert "- 6 of 96 sources were <cut>." in limits
+    assert "Better than" not in limits
+
+
+def test_an_evaluated_model_without_training(sample):
+    sample.results.train = sample.results.before = None
+    sample.results.paired = sample.results.baselines = {}
+    assert "| score | after |\n|---|---:|\n| rouge1 | 38.40 [36.90, 39.90] |\n" in render(sample)
+
+
+def test_file(sample, tmp_path):
+    card.write_card(tmp_path, sample.results, sample.config, VERSIONS, "256 rows", False)
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == render(sample)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("gpt2", "gpt2"),
+        ("owner/model-1.5", "owner/model-1.5"),
+        ("/a/b/c", "c"),
+        ("../x/y", "y"),
+        ("data/train.jsonl", "train.jsonl"),
+        ("~/m", "m"),
+    ],
+)
+def test_paths_are_shown_by_their_last_part(name, shown):
+    assert card.without_folders(name) == shown

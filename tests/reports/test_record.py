@@ -1,0 +1,63 @@
+import json
+
+from llmft.reports import record
+from llmft.reports.record import Record
+
+
+def write(path, every, steps):
+    rows = Record(path, every)
+    for step in steps:
+        rows.step(step, loss=3.0 / step, lr=1e-4, grad_norm=0.5, tokens=100, seconds=0.25, memory_bytes=1024, epoch=step / 4)
+        if step % 4 == 0:
+            rows.validation(step, {"loss": 2.0 / step, "rougeL": 10.0 + step})
+    rows.close()
+
+
+def test_first_and_due_steps_are_written_with_all_fields(tmp_path):
+    write(tmp_path / "metrics.jsonl", 3, range(1, 9))
+    train_rows, validation_rows = record.read(tmp_path / "metrics.jsonl")
+    assert [row["step"] for row in train_rows] == [1, 3, 6]
+    assert train_rows[1] == {
+        "kind": "train",
+        "step": 3,
+        "epoch": 0.75,
+        "loss": 1.0,
+        "lr": 1e-4,
+        "grad_norm": 0.5,
+        "tokens": 100,
+        "seconds": 0.25,
+        "memory_bytes": 1024,
+    }
+    assert validation_rows == [
+        {"kind": "validation", "step": 4, "loss": 0.5, "rougeL": 14.0},
+        {"kind": "validation", "step": 8, "loss": 0.25, "rougeL": 18.0},
+    ]
+
+
+def test_rows_are_on_disk_before_close(tmp_path):
+    rows = Record(tmp_path / "metrics.jsonl", 1)
+    rows.validation(0, {"loss": 3.5})
+    assert record.read(tmp_path / "metrics.jsonl")[1][0]["loss"] == 3.5
+    rows.close()
+
+
+def test_a_resumed_run_has_every_step_once(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    write(path, 1, range(1, 9))
+    Record.resume(path, 5)
+    write(path, 1, range(6, 9))
+    train_rows, validation_rows = record.read(path)
+    assert [row["step"] for row in train_rows] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert [row["step"] for row in validation_rows] == [4, 8]
+
+
+def test_nothing_recorded_yet(tmp_path):
+    Record.resume(tmp_path / "metrics.jsonl", 5)
+    assert record.read(tmp_path / "metrics.jsonl") == ([], [])
+
+
+def test_not_finite_is_null(tmp_path):
+    rows = Record(tmp_path / "metrics.jsonl", 1)
+    rows.validation(1, {"perplexity": float("inf")})
+    rows.close()
+    assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"kind": "validation", "step": 1, "perplexity": None}
