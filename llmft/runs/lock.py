@@ -57,6 +57,7 @@ class Lock:
         if self._descriptor is not None:
             with contextlib.suppress(OSError):  # a full disk; the name of a holder who is gone does no harm
                 os.ftruncate(self._descriptor, 0)
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
         self._close()
 
     def _close(self) -> None:
