@@ -1,23 +1,99 @@
-"""The command `llmft`."""
+"""The command `llmft`: which command is meant, and what its end looks like to a shell.
 
+Nothing heavy at the top: help, completion and mistakes must answer at once.
+"""
+
+import errno
+import os
 import sys
+import traceback
+from importlib.metadata import version
+
+from llmft.cli import help as texts
+from llmft.errors import ConfigError, LlmftError, Stopped
+
+HELP = ("-h", "--help", "help")
+PLAIN_ERRNO = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+"""I/O errors that are about the machine, not about a bug: a sentence is enough."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command and return its exit code."""
-    import hydra
+    """Run one command and return its exit code (design: 0 done, 1 failed, 2 usage, 3 gate, 4 data or model, 5, 6, 75, 130)."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _dispatch(words)
+        sys.stdout.flush()
+        return code
+    except LlmftError as error:
+        problems = error.problems if isinstance(error, ConfigError) else (str(error),)
+        _say("\n".join(f"error: {problem}" for problem in problems))
+        return error.exit_code
+    except Stopped as stopped:
+        again = f"; go on with: llmft {' '.join(words)}" if stopped.exit_code == 75 else ""
+        _say(f"stopped by {stopped}{again}")
+        return stopped.exit_code
+    except KeyboardInterrupt:
+        _say("stopped by Ctrl-C")
+        return 130
+    except MemoryError:
+        _say("error: out of memory. Set training.micro_tokens or task.max_source_tokens lower, or take a smaller model.")
+        return 6
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more on its way out
+        return 1
+    except OSError as error:
+        if error.errno not in PLAIN_ERRNO:
+            traceback.print_exc()
+            return 1
+        _say(
+            f"error: {error.filename or 'writing'}: {error.strerror}. Free space, or choose another output_root or output_dir."
+        )
+        return 1
+    except Exception:
+        traceback.print_exc()
+        return 1
 
-    from llmft.cli.job import run_job
-    from llmft.config import compose, sources
 
-    typed = list(sys.argv[1:] if argv is None else argv)
-    command, rest = typed[0], typed[1:]
-    compose.register()
-    flags = [word for word in rest if word.startswith("-")]
-    settings = [word for word in rest if not word.startswith("-")]
-    if "--cfg" in flags:
-        settings.remove("job")
-        flags[flags.index("--cfg")] = "--cfg=job"
-    sys.argv = [f"llmft {command}", *flags, *settings]
-    hydra.main(version_base="1.3", config_path=str(sources.built_in()), config_name=command)(run_job)()
-    return 0
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in HELP:
+        print(texts.topic(words[1]) if len(words) > 1 else texts.overview())
+        return 0
+    command, rest = words[0], words[1:]
+    if command in ("-V", "--version", "version"):
+        print(f"llmft {version('llmft')}")
+        return 0
+    if command not in {**texts.COMMANDS, **texts.OTHERS}:
+        raise ConfigError(_no_command(words))
+    if any(word in HELP[:2] for word in rest):
+        print(texts.topic(command))
+        return 0
+    if command == "env":
+        from llmft.cli.environment import show
+
+        return show(rest)
+    if command == "completion":
+        from llmft.cli.completion import answer
+
+        return answer(rest)
+    # Both may take a while to load; before that a signal ends the process as it would any other.
+    from llmft.runs import signals
+
+    signals.install()
+    from llmft.cli.job import run
+
+    return run(command, rest, ["llmft", *words])
+
+
+def _no_command(words: list[str]) -> str:
+    from difflib import get_close_matches
+
+    first = words[0]
+    if "=" in first or first.startswith("-"):
+        return f"{first}: a command comes first: llmft train {' '.join(words)}"
+    near = get_close_matches(first, [*texts.COMMANDS, *texts.OTHERS], 1)
+    hint = f" Did you mean llmft {near[0]}?" if near else ""
+    return f"{first}: no such command.{hint} Commands: {', '.join([*texts.COMMANDS, *texts.OTHERS])}"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

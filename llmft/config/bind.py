@@ -39,7 +39,7 @@ def bind(name: str, table: Mapping[str, str], plugins: Collection[str], where: s
         raise ConfigError(
             f"{where}={name}: {module_name} has no function {attribute}.{suggest(attribute, known)} Correct the name."
         )
-    return function  # type: ignore[no-any-return]
+    return function
 
 
 def check_options(function: Callable[..., Any], options: Mapping[str, Any], given: int, where: str) -> None:
@@ -79,7 +79,8 @@ def check_options(function: Callable[..., Any], options: Mapping[str, Any], give
 
 def bind_all(*attempts: Callable[[], Any]) -> list[Any]:
     """Call each of `attempts` and return their results. Raises one ConfigError with the problems of all of them."""
-    results, problems = [], []
+    results: list[Any] = []
+    problems: list[str] = []
     for attempt in attempts:
         try:
             results.append(attempt())

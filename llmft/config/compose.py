@@ -1,20 +1,22 @@
 """From Hydra's DictConfig to the plain dataclasses that the rest of llmft sees."""
 
 import copy
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra import compose, initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from llmft.config import explain, schema, yaml_files
+from llmft.config import explain, record, schema, sources, yaml_files
 from llmft.errors import ConfigError
 
 Run = schema.TrainRun | schema.EvalRun | schema.PredictRun
@@ -41,6 +43,25 @@ def register(folders: list[Path]) -> None:
     Plugins.instance().register(UserFolders)
 
 
+def preview(command: str, config_name: str, words: list[str]) -> DictConfig:
+    """Compose as Hydra will, having checked every YAML file that takes part, and return the result with Hydra's own settings.
+
+    words: settings without sweeps. Raises ConfigError, or whatever Hydra raises.
+    """
+    folders = [sources.built_in(), *UserFolders.folders]
+    with initialize_config_dir(version_base="1.3", config_dir=str(folders[0])):
+        parts = GlobalHydra.instance().config_loader().compute_defaults_list(config_name, words, RunMode.RUN).defaults
+        files = {sources.find(part.config_path, folders): part.package or "" for part in parts if part.config_path}
+        problems = []
+        for path, package in files.items():
+            if path is not None:
+                problems += yaml_files.check(path, package, ROOTS[command], command)
+                problems += yaml_files.check_recorded(path) if (path.parent / "status.json").is_file() else []
+        if problems:
+            raise ConfigError(*problems)
+        return compose(config_name, overrides=words, return_hydra_config=True)
+
+
 def plain(cfg: DictConfig, command: str) -> dict[str, Any]:
     """The composed values without Hydra's own, every ${...} resolved.
 
@@ -65,7 +86,7 @@ def to_run(values: dict[str, Any], command: str) -> Run:
     if problems:
         raise ConfigError(*problems)
     try:
-        config = OmegaConf.merge(OmegaConf.structured(root), _escape(values))
+        config = OmegaConf.merge(OmegaConf.structured(root), record.escape(values))
     except OmegaConfBaseException as error:
         raise ConfigError(explain.hydra_error(error, command)) from error
     missing = OmegaConf.missing_keys(config)
@@ -144,14 +165,3 @@ def _put(values: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
         values = values[name]
     if value != {} or not isinstance(values.get(path[-1]), dict):
         values[path[-1]] = copy.deepcopy(value)
-
-
-def _escape(value: Any) -> Any:
-    """Resolved text stays as it is: a ${...} that is left in it is literal."""
-    if isinstance(value, dict):
-        return {name: _escape(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_escape(inner) for inner in value]
-    if isinstance(value, str):
-        return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", value)
-    return value

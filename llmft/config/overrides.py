@@ -104,3 +104,18 @@ def named_keys(words: list[str], root: type, folders: list[Path]) -> list[str]:
             assert isinstance(content, dict), path
             keys += [f"{key}.{name!s}" for name in content if key != "experiment" and name != "defaults"]
     return keys
+
+
+def first_values(words: list[str]) -> list[str]:
+    """The settings with each sweep cut to its first value, to try whether they compose."""
+    found = []
+    for word in words:
+        override = OverridesParser.create().parse_override(word)
+        if override.is_sweep_override():
+            value = override.value()
+            if isinstance(value, Glob):
+                continue
+            first = value.start if isinstance(value, IntervalSweep) else next(override.sweep_string_iterator())
+            word = f"{override.get_key_element()}={first}"
+        found.append(word)
+    return found

@@ -65,6 +65,11 @@ def choices(group: str, folders: list[Path]) -> dict[str, Path]:
     return found
 
 
+def find(name: str, folders: list[Path]) -> Path | None:
+    """The file that a configuration such as task/summarization is read from; None for the schema and for Hydra's own."""
+    return next((folder / f"{name}.yaml" for folder in folders if (folder / f"{name}.yaml").is_file()), None)
+
+
 def check_shadowing(folders: list[Path]) -> None:
     """Refuse two files of the same name: Hydra would silently read the first only.
 

@@ -1,5 +1,6 @@
 """YAML files checked key by key against the schema, so that a mistake is reported with file and line."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from llmft.config import explain, hydra_keys, settings
+from llmft.config import explain, hydra_keys, settings, sources
 
 
 def check(path: Path, package: str, root: type, command: str) -> list[str]:
@@ -16,6 +17,8 @@ def check(path: Path, package: str, root: type, command: str) -> list[str]:
     package: the section that the file fills ("task"), or "" for the whole configuration.
     Raises yaml.MarkedYAMLError if the file is not YAML.
     """
+    if path.is_relative_to(sources.built_in() / "hydra"):
+        return []  # the built-in search sweeper is the one place where a configuration names code
     node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     if node is None:
         return []
@@ -47,3 +50,28 @@ def _check_leaf(key: str, value: Any, root: type, command: str) -> list[str]:
     if key.split(".")[0] != "hydra":
         return explain.setting(key, value, root, command)
     return hydra_keys.check(key, "a YAML file") or [f"{key}: {text}" for text in hydra_keys.check_plain(value)]
+
+
+def check_recorded(path: Path) -> list[str]:
+    """Refuse what a file in a run directory must not bring: it decides neither whom to trust nor what else is read."""
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    problems = []
+    if any(part not in ("schema/train", "_self_") for part in content.get("defaults", [])):
+        problems.append("found a defaults list of its own")
+    problems += [f"found {name}" for name in ("plugins", "hydra") if content.get(name)]
+    if any(re.search(r"(?<!\\)(\\\\)*\$\{", text) for text in _texts(content)):
+        problems.append("found a value to be resolved, ${...}")
+    advice = "a run directory holds values only. If you trust the file, copy it into a folder of your own."
+    return [f"{path}: {problem}; {advice}" for problem in problems]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield str(name)
+            yield from _texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner)
+    elif isinstance(value, str):
+        yield value

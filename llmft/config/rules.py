@@ -1,0 +1,5 @@
+"""Rules between settings that the types cannot say."""
+
+
+def check(run):
+    return []
