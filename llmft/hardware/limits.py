@@ -42,9 +42,9 @@ def peak_resident_bytes() -> int:
 
     Not ru_maxrss where it can be helped: a child begins with the peak of the process that started it.
     """
-    peak = _number(PROC / "self/status", "VmHWM:")
-    if peak is not None:
-        return peak * 1024
+    peak, now = _number(PROC / "self/status", "VmHWM:"), _number(PROC / "self/status", "VmRSS:")
+    if peak is not None and now is not None:
+        return max(peak, now) * 1024  # the kernel counts both roughly, and a peak below the present would puzzle
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
