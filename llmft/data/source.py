@@ -6,7 +6,7 @@ cells of CSV and TSV are strings ("NA", "001"), JSON integers are exact.
 
 import csv
 import gzip
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -25,19 +25,20 @@ csv.field_size_limit(2**31 - 1)  # the default of 128 KiB refuses long documents
 def read(
     path: Path, rows_under: str | None = None, max_bad_rows: int = 0, bad_rows: list[BadRow] | None = None
 ) -> Iterator[Row]:
-    """Yield the rows of a file; unreadable ones are appended to `bad_rows` until it holds more than `max_bad_rows`.
+    """Yield the rows of a file as `readable` does."""
+    return readable(scan(path, rows_under), max_bad_rows, [] if bad_rows is None else bad_rows)
 
-    Raises DataError then, and where no row can be told from the next any more.
-    """
-    bad_rows = [] if bad_rows is None else bad_rows
-    for found in scan(path, rows_under):
-        if isinstance(found, Row):
-            yield found
+
+def readable(found: Iterable[Row | BadRow], max_bad_rows: int, bad_rows: list[BadRow]) -> Iterator[Row]:
+    """Yield the rows; append those that cannot be read to `bad_rows`. Raises DataError once it holds more than `max_bad_rows`."""
+    for row in found:
+        if isinstance(row, Row):
+            yield row
             continue
-        bad_rows.append(found)
+        bad_rows.append(row)
         if len(bad_rows) > max_bad_rows:
             raise DataError(
-                f"{found.where}: {found.reason} Fix the row, or raise task.data.max_bad_rows={max_bad_rows} to leave it out."
+                f"{row.where}: {row.reason} Fix the row, or raise task.data.max_bad_rows={max_bad_rows} to leave it out."
             )
 
 

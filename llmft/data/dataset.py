@@ -1,0 +1,153 @@
+"""The splits of a run: which rows are trained on, validated on and tested on."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
+from typing import Any
+
+from llmft.config.schema import Data
+from llmft.data.locate import SPLIT_NAMES, UNSPLIT, BuiltinPiece, Piece, canonical, locate
+from llmft.data.row import BadRow, Row
+from llmft.data.source import readable
+from llmft.errors import ConfigError, DataError
+
+
+class RowSource:
+    """The rows of a split; every iteration reads them anew, one in memory at a time.
+
+    Attributes: `description` for people, `bad_rows` that the last iteration left out.
+    """
+
+    def __init__(self, split: str, pieces: list[Piece], bands: "Bands | None", limit: int | None, max_bad_rows: int):
+        self.split = split
+        self.bad_rows: list[BadRow] = []
+        self._pieces = pieces
+        self._bands = bands
+        self._limit = limit
+        self._max_bad_rows = max_bad_rows
+        names = ", ".join(piece.name for piece in pieces)
+        self.description = names if bands is None else bands.describe(split, names)
+        if limit is not None:
+            self.description += f", first {limit} rows"
+
+    def __iter__(self) -> Iterator[Row]:
+        """Yield the rows. Raises DataError if more than max_bad_rows are unreadable, or if there are none at all."""
+        bad_rows: list[BadRow] = []
+        self.bad_rows = bad_rows
+        taken = 0
+        for row in self._readable(bad_rows):
+            if taken == self._limit:
+                return
+            if self._bands is None or self._bands.split_of(row) == self.split:
+                taken += 1
+                yield row
+        if taken == 0:
+            raise DataError(
+                f"{self.description}: no rows for {self.split}; expected at least one. Name task.data.{self.split}, or give more rows"
+                f"{'' if self._bands is None else f' or a larger task.data.holdout than {self._bands.share:g}'}."
+            )
+
+    @cached_property
+    def files(self) -> list[dict[str, Any]]:
+        """Path, bytes and sha256 of what is read, for data.json."""
+        return [piece.record() for piece in self._pieces]
+
+    @cached_property
+    def content(self) -> str:
+        """SHA-256 in hex over what the rows are: the files' content, and all that selects rows from them; not their names."""
+        bands = None if self._bands is None else [self.split, self._bands.share, sorted(self._bands.held_out)]
+        parts = [[piece["sha256"] for piece in self.files], [piece.format for piece in self._pieces], bands, self._limit]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def _readable(self, bad_rows: list[BadRow]) -> Iterator[Row]:
+        for piece in self._pieces:
+            yield from readable(piece.scan(), self._max_bad_rows, bad_rows)
+
+
+class Bands:
+    """Which split a row of the training data falls to, by a hash of its content.
+
+    So equal rows stay together, and rows that are added later move no other row. Each split has its band of hashes, used or
+    not: naming one split does not change what is held out for the other.
+    """
+
+    def __init__(self, share: float, held_out: set[str]):
+        self.share = share
+        self.held_out = held_out
+
+    def split_of(self, row: Row) -> str:
+        """Return train, validation or test."""
+        place = int.from_bytes(hashlib.blake2b(canonical(row), digest_size=8).digest(), "big") / 2**64
+        split = "test" if place < self.share else "validation" if place < 2 * self.share else "train"
+        return split if split in self.held_out else "train"
+
+    def describe(self, split: str, names: str) -> str:
+        """Say in words which part of `names` a split is."""
+        if split == "train":
+            return f"{names} without {100 * self.share:g} % each for {' and '.join(sorted(self.held_out))}"
+        return f"{100 * self.share:g} % of {names}, held out by content"
+
+
+def open_splits(data: Data, builtin: Callable[[], Mapping[str, Iterable[Row]]] | None) -> dict[str, RowSource]:
+    """Return the splits that `data` names, and those that follow from it, under train, validation and test.
+
+    Without data.train the built-in set gives what is not named. With it, a split that is not named is the data set's own,
+    else held out from the training rows.
+
+    Raises ConfigError if nothing is named or data.holdout is no share, DataError if a name stands for nothing.
+    """
+    if not 0 <= data.holdout < 0.5:
+        raise ConfigError(f"task.data.holdout={data.holdout}: expected a share from 0 up to, not including, 0.5")
+    named = {split: named_pieces(data, split) for split in SPLIT_NAMES if getattr(data, split)}
+    bands = None
+    if "train" in named:
+        own = named["train"]
+        pieces = {"train": chosen(own, "train", data)}
+        if "train" in own or UNSPLIT in own:
+            pieces |= {split: own[split] for split in ("validation", "test") if split in own}
+        pieces |= {split: chosen(found, split, data) for split, found in named.items()}
+        missing = {split for split in ("validation", "test") if split not in pieces}
+        if missing and data.holdout > 0:
+            bands = Bands(data.holdout, missing)
+            pieces |= dict.fromkeys(missing, pieces["train"])
+    else:
+        pieces = {}
+        if builtin is not None:
+            pieces |= {split: [BuiltinPiece(f"built-in {data.builtin} {split}", rows)] for split, rows in builtin().items()}
+        pieces |= {split: chosen(found, split, data) for split, found in named.items()}
+    if not pieces:
+        raise ConfigError("task.data.train is not set and the task has no built-in set; name a file, a folder or a hub id")
+    return {
+        split: RowSource(
+            split,
+            pieces[split],
+            bands if bands is not None and split in {"train", *bands.held_out} else None,
+            getattr(data, f"max_{split}"),
+            data.max_bad_rows,
+        )
+        for split in SPLIT_NAMES
+        if split in pieces
+    }
+
+
+def named_pieces(data: Data, split: str) -> dict[str, list[Piece]]:
+    """Return what the names under data.<split> stand for, by the splits they have themselves."""
+    found: dict[str, list[Piece]] = {}
+    for name in getattr(data, split):
+        for own, pieces in locate(name, f"task.data.{split}", data.subset, data.revision, data.rows_under).items():
+            found.setdefault(own, []).extend(pieces)
+    return found
+
+
+def chosen(found: dict[str, list[Piece]], split: str, data: Data) -> list[Piece]:
+    """Return the pieces that are meant where data.<split> names a thing: all, or its split of that name, or its only one."""
+    pieces = found.get(UNSPLIT, []) + found.get(split, [])
+    if not pieces and len(found) == 1:
+        pieces = next(iter(found.values()))
+    if not pieces:
+        raise DataError(
+            f"task.data.{split}={' '.join(getattr(data, split))}: no {split} split; it has {', '.join(found)}. "
+            "Name the file of the split that is meant."
+        )
+    return pieces
