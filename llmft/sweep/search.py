@@ -15,7 +15,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from llmft.errors import ConfigError
 from llmft.runs import durable
@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # optuna is an extra, and takes half a second to import
 
 SAMPLERS = ("tpe", "random")
 PROPOSALS = 50
-"""How many proposals in a row may repeat earlier trials before the space counts as exhausted."""
+"""How many proposals in a row may repeat earlier trials: then blind draws are tried, and after as many the search ends."""
 
 
 def register() -> None:
@@ -103,6 +103,7 @@ class SearchSweeper(Sweeper):
 
     def _space(self, arguments: list[str]) -> tuple[list[str], "dict[str, BaseDistribution]"]:
         """Split the command line into settings that stay and those to search over."""
+        assert self.config is not None
         assert self.hydra_context is not None
         overrides = OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(arguments)
         fixed = [
@@ -116,7 +117,7 @@ class SearchSweeper(Sweeper):
                 "hydra/sweeper=search: nothing to search over; expected at least one setting with several values."
                 " Give one a range, such as optimizer.lr='tag(log,interval(1e-5,1e-3))', or a list of values."
             )
-        space = {override.get_key_element(): _distribution(override) for override in swept}
+        space = {override.get_key_element(): _distribution(override, self.config) for override in swept}
         # A misspelt choice ends the sweep now, not at the trial that draws it.
         self.validate_batch_is_legal(
             [[*fixed, f"{key}={choice}"] for key, values in space.items() for choice in getattr(values, "choices", ())]
@@ -135,16 +136,18 @@ def _import_optuna() -> Any:
     return optuna
 
 
-def _distribution(override: Override) -> "BaseDistribution":
+def _distribution(override: Override, config: DictConfig) -> "BaseDistribution":
+    """The values that a setting may take. Raises ConfigError for a range without values or with bounds the wrong way round."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     values = override.value()
     try:
         if isinstance(values, IntervalSweep):
-            low, high, log = values.start, values.end, "log" in values.tags
-            if isinstance(low, int) and isinstance(high, int):
-                return IntDistribution(low, high, log=log)
-            return FloatDistribution(float(low or 0), float(high or 0), log=log)
+            low, high, log = float(values.start or 0), float(values.end or 0), "log" in values.tags
+            # Hydra reads interval(4,64) as 4.0 and 64.0; a setting that holds a whole number now takes whole numbers.
+            if low.is_integer() and high.is_integer() and type(OmegaConf.select(config, override.key_or_group)) is int:
+                return IntDistribution(int(low), int(high), log=log)
+            return FloatDistribution(low, high, log=log)
         if isinstance(values, RangeSweep):
             steps = list(values.range())
             if isinstance(steps[0], int):
@@ -160,12 +163,18 @@ def _distribution(override: Override) -> "BaseDistribution":
 
 def _ask(study: "Study", space: "dict[str, BaseDistribution]", tried: list[dict[str, Any]]) -> "Trial | None":
     """A trial not tried yet, as a run repeats exactly; None if there seem to be no more."""
-    for _ in range(PROPOSALS):
-        trial = study.ask(space)
-        if trial.params not in tried:
-            return trial
-        study.tell(trial, state=_state("FAIL"))
-    return None
+    guided = study.sampler
+    try:
+        for attempt in range(2 * PROPOSALS):
+            if attempt == PROPOSALS:  # in a small space TPE may circle around the best it knows
+                study.sampler = _sampler("random", len(tried))
+            trial = study.ask(space)
+            if trial.params not in tried:
+                return trial
+            study.tell(trial, state=_state("FAIL"))
+        return None
+    finally:
+        study.sampler = guided
 
 
 def _tell(study: "Study", trial: "Trial", row: rows.Row | None) -> None:

@@ -87,7 +87,7 @@ def sweep(root: Path, *arguments: str) -> tuple[Path, int]:
     (conf / "tiny.yaml").write_text(
         "defaults:\n  - kind: a\n  - override hydra/job_logging: disabled\n  - override hydra/hydra_logging: disabled\n  - _self_\n"
         "hydra:\n  output_subdir: null\n  sweep: {subdir: .}\n"
-        f"x: 0\ny: 0\nhigher: false\nfail_below: -100\ntoken: null\ntrouble: {root}/trouble.json\n"
+        f"x: 0.0\ny: 0\nhigher: false\nfail_below: -100\ntoken: null\ntrouble: {root}/trouble.json\n"
     )
     if not (root / "trouble.json").exists():
         trouble(root)
