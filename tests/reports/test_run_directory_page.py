@@ -8,12 +8,12 @@ import pytest
 
 from llmft.config.schema import TrainRun
 from llmft.data.example import TextExample, TextPrediction
-from llmft.evaluate import scored
 from llmft.metrics.score import Score
 from llmft.reports import results
 from llmft.reports.record import Record, read
 from llmft.runs.provenance import environment
 from llmft.runs.status import STATES, Status
+from llmft.tasks.scoring import scored
 from llmft.training.memory import Plan
 
 PAGE = (Path(__file__).parents[2] / "docs" / "run-directory.md").read_text(encoding="utf-8")
