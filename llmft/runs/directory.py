@@ -1,6 +1,7 @@
 """Which folder a run writes to, whether that goes on with an earlier run, and how it is found again."""
 
 import contextlib
+import errno
 import re
 import secrets
 import shlex
@@ -100,10 +101,13 @@ def resolve(run: str, output_root: str) -> Path:
 
 def _take(path: Path, fingerprint: str, command: list[str], may_resume: tuple[str, ...], asked: str) -> RunDirectory:
     """Lock `path` and begin there, or go on if the run in it is in one of the states of `may_resume`."""
-    with durable.explained(path / status.FILE):
-        if path.exists() and not path.is_dir():
-            raise ConfigError(f"{asked}: {path} is a file, expected a folder that is a run directory, empty or not there yet.")
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"{asked}: {path} is a file. Name a folder that is a run directory, empty or not there yet.")
+    try:
         path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise durable.unwritable(path, error.errno or errno.EIO) from error
+    with durable.explained(path / status.FILE):
         _refuse_foreign(path, asked)
         lock = Lock(path)
         lock.acquire()

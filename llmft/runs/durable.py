@@ -154,10 +154,18 @@ def explained(path: Path) -> Iterator[None]:
             number = errno.ENOSPC
         if number not in _EXPLAINED or not _concerns(path, error):
             raise
-        raise LlmftError(
-            f"{path}: cannot be written: {os.strerror(number)}{_free_space(path)}. Free space or fix permissions there, or name another "
-            "output_root, then repeat the command."
-        ) from error
+        raise unwritable(path, number) from error
+
+
+def unwritable(path: Path, number: int) -> LlmftError:
+    """The error to raise when the system refuses to write `path` for the reason `number`, an errno."""
+    free = ""
+    with contextlib.suppress(OSError):
+        free = f" ({shutil.disk_usage(path.parent).free / 1e6:,.1f} MB free)"
+    return LlmftError(
+        f"{path}: cannot be written: {os.strerror(number)}{free}. Free space or fix permissions there, or name another "
+        "output_root, then repeat the command."
+    )
 
 
 @contextlib.contextmanager
@@ -199,10 +207,8 @@ def _beside(path: Path, kind: str) -> Path:
 
 def _concerns(path: Path, error: Exception) -> bool:
     """Whether `error` is about writing `path`, and not about a file that was read meanwhile."""
-    name = getattr(error, "filename", None)
-    if not isinstance(name, str):
-        return True
-    return Path(name).is_relative_to(path.parent) or path.is_relative_to(name)
+    name = Path(getattr(error, "filename", None) or path)
+    return name.is_relative_to(path.parent) or path.is_relative_to(name)
 
 
 def _sync(path: Path) -> None:
@@ -241,9 +247,3 @@ def _is_alive(pid: int) -> bool:
     except OSError as error:
         return error.errno != errno.ESRCH  # not permitted: somebody else's
     return True
-
-
-def _free_space(path: Path) -> str:
-    with contextlib.suppress(OSError):
-        return f" ({shutil.disk_usage(path.parent).free / 1e6:,.1f} MB free)"
-    return ""

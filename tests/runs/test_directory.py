@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from llmft.errors import ConfigError, RunInUse
+from llmft.errors import ConfigError, LlmftError, RunInUse
 from llmft.runs import directory, status
 from llmft.runs.directory import RunDirectory
 
@@ -163,6 +163,13 @@ def test_output_dir_with_files_of_others(tmp_path):
     assert [each.name for each in tmp_path.iterdir()] == ["mine.txt"]
     with pytest.raises(ConfigError, match=r"mine\.txt is a file"):
         claim(tmp_path, output_dir=tmp_path / "mine.txt")
+
+
+def test_a_place_where_no_folder_can_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(LlmftError, match=r"x: cannot be written: Not a directory.*name another output_root") as refused:
+        claim(tmp_path / "file", label="x")
+    assert refused.value.exit_code == 1
 
 
 def test_leftovers_go_when_a_run_goes_on(tmp_path):
