@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from llmft.errors import Diverged, LlmftError, RunInUse
-from llmft.runs import durable, provenance, status
+from llmft.runs import durable, provenance, signals, status
 from llmft.runs.lock import Lock, holder
 from llmft.runs.status import Status
 from llmft.sweep import rows, table
@@ -57,12 +57,14 @@ def run_job(
     A job that ended with 0 under the same configuration is not run again, one that was stopped goes on, one that failed
     is set aside and starts anew. `config`: resolved plain values. Stopped and KeyboardInterrupt pass and end the sweep.
     """
+    if sweep_dir not in _locks:  # a process of a launcher, to which nobody has taught signals
+        signals.install()
     run_path = rows.folder(sweep_dir, number)
     job = Job(number, [provenance.redact(override) for override in overrides], provenance.fingerprint(config=config))
     earlier = rows.read_job(sweep_dir, number)
     same = earlier is not None and earlier.config == job.config
     before = _status(run_path)
-    title = f"job {run_path.name}: {' '.join(job.overrides)}"
+    title = f"job {run_path.name}: {' '.join(job.overrides) or 'as configured'}"
     if same and before is not None and before.exit == 0:
         _say(f"{title}  (done before)")
         row = rows.read_row(sweep_dir, number)

@@ -171,7 +171,7 @@ def test_joblib(tmp_path: Path, kind: str) -> None:
 
 
 def test_joblib_brings_a_signal_home(tmp_path: Path) -> None:
-    trouble(tmp_path, **{"1,0": "stop"})
+    trouble(tmp_path, **{"1,0": "signal"})
     with pytest.raises(Stopped) as caught:
         sweep(tmp_path, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "x=1,2")
     assert caught.value.exit_code == 75
