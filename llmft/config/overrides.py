@@ -38,6 +38,11 @@ def check(words: list[str], root: type, command: str, multirun: bool, folders: l
                 f" For a list write {key[0]}=[{key[2]}]; for a comma inside one value '{key[0]}=\"{key[2]}\"'"
             )
             continue
+        if isinstance(override.value(), IntervalSweep) and not any(other.startswith("hydra/sweeper=") for other in words):
+            problems.append(
+                f"{word}: an interval has no values to go through one by one. Let hydra/sweeper=search draw from it, or list values."
+            )
+            continue
         problems += _check_one(override, root, command, folders)
     return problems
 
@@ -84,11 +89,16 @@ def values(override: Override) -> list[Any]:
     """Every value that an override stands for: one, or those of a sweep (of an interval, its ends)."""
     value = override.value()
     if isinstance(value, IntervalSweep):
-        return [value.start, value.end]
+        return _ends(value)
     if isinstance(value, ChoiceSweep | RangeSweep):
         texts = islice(override.sweep_string_iterator(), MOST_VALUES)
         return [OverridesParser.create().parse_override(f"key={text}").value() for text in texts]
     return [] if isinstance(value, Glob) else [value]
+
+
+def _ends(interval: IntervalSweep) -> list[Any]:
+    """Hydra reads interval(4,64) as 4.0 and 64.0; for a setting that is a whole number the search draws whole numbers."""
+    return [int(end) if end is not None and float(end).is_integer() else end for end in (interval.start, interval.end)]
 
 
 def named_keys(words: list[str], root: type, folders: list[Path]) -> list[str]:
@@ -115,7 +125,7 @@ def first_values(words: list[str]) -> list[str]:
             value = override.value()
             if isinstance(value, Glob):
                 continue
-            first = value.start if isinstance(value, IntervalSweep) else next(override.sweep_string_iterator())
+            first = _ends(value)[0] if isinstance(value, IntervalSweep) else next(override.sweep_string_iterator())
             word = f"{override.get_key_element()}={first}"
         found.append(word)
     return found
