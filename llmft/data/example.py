@@ -22,3 +22,12 @@ class TextExample:
     source: str | tuple[Message, ...]
     targets: tuple[str, ...]
     where: str
+
+
+@dataclass(frozen=True)
+class TextPrediction:
+    """What a model wrote for an example; `finished` is "stop" at an end token, "length" at max_new_tokens."""
+
+    id: str
+    text: str
+    finished: str

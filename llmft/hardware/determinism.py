@@ -5,6 +5,8 @@ States are tensors and JSON values, never a pickle, so that a checkpoint can be 
 
 import os
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -63,3 +65,16 @@ def set_rng_state(tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
     for index in range(torch.cuda.device_count()):
         if f"cuda.{index}" in tensors:
             torch.cuda.set_rng_state(tensors[f"cuda.{index}"], index)
+
+
+@contextmanager
+def isolated(seed: int) -> Iterator[None]:
+    """Seed the generators for the block and put their states back after it: evaluation never moves training's chance."""
+    before = rng_state()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    try:
+        yield
+    finally:
+        set_rng_state(*before)

@@ -1,0 +1,108 @@
+"""llmft eval: score a finished run or a plain model; and the conclusion that train and eval draw from scores."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from llmft.config.dump import config_yaml, to_values
+from llmft.config.schema import EvalRun, Gate, TrainRun
+from llmft.data.dataset import open_splits
+from llmft.errors import DataError, GateNotMet
+from llmft.reports import record
+from llmft.reports import results as reports
+from llmft.reports.console import show_findings, show_next, show_scores
+from llmft.reports.diagnosis import DataCounts, diagnose
+from llmft.reports.html import write_report
+from llmft.reports.results import GateResult, Metric, Results
+from llmft.runs import durable
+from llmft.runs.directory import claim, resolve
+from llmft.runs.provenance import environment, fingerprint
+from llmft.runs.recorded import recorded
+from llmft.tasks.bound import bind_task
+from llmft.tasks.open import open_task
+from llmft.tasks.scoring import Scored, baseline_metrics, differences, score_examples
+
+
+def evaluate(run: EvalRun, command: list[str]) -> None:
+    """Score one split and write its predictions, results.json and report.html."""
+    began = time.monotonic()
+    trained = resolve(run.run, run.output_root) if run.run else None
+    splits = open_splits(run.task.data, bind_task(run.task, run.plugins).builtin)
+    split = run.split.value
+    if split not in splits:
+        raise DataError(
+            f"split={split}: the task has no such rows; it has {', '.join(splits)}. Name them: task.data.{split}=FILE"
+        )
+    root = str(trained / "eval") if trained else run.output_root
+    label = split if trained else f"eval-{run.task.name}-{Path(run.model.name).name}"
+    settings = {key: value for key, value in to_values(run).items() if key not in ("output", "output_root", "gate")}
+    key = fingerprint(settings=settings, trained=str(trained), data=splits[split].content)
+    directory = claim(root, run.output, label, key, "auto", command)
+    with recorded(directory):
+        durable.write_text(directory.path / "config.yaml", config_yaml(run))
+        durable.write_json(directory.path / "environment.json", environment())
+        task = open_task(run, trained)
+        examples = list(task.examples(splits[split]))
+        if not examples:
+            raise DataError(f"{splits[split].description}: no rows to score; name others with task.data.{split}=FILE")
+        scored = score_examples(task, examples, directory.path / "predictions" / f"{split}.jsonl", f"scoring {split}")
+        results = Results(
+            task=str(run.task.name),
+            task_version=run.task.version,
+            model=str(trained or run.model.name),
+            split=split,
+            n=len(examples),
+            metrics=scored.metrics,
+            baselines=baseline_metrics(task, examples),
+            fingerprints={"config": key, "data": splits[split].content},
+            seconds=time.monotonic() - began,
+        )
+        counts = DataCounts(rows={split: len(examples)})
+        conclude(directory.path, run, results, scored, None, counts, {}, [" ".join(command)])
+
+
+def conclude(
+    folder: Path,
+    run: TrainRun | EvalRun,
+    results: Results,
+    after: Scored,
+    before: Scored | None,
+    counts: DataCounts,
+    plan: Mapping[str, Any],
+    commands: Sequence[str],
+) -> None:
+    """Compare, hold against the gates, diagnose; write results.json and report.html, and show them.
+
+    Raises GateNotMet after everything is written, ConfigError for a gate on a score that there is not.
+    """
+    paired = differences(before, after, run.seed)
+    gates = check_gates(run.gate, gated_scores(results), run.output_root)
+    rows = record.read(folder / "metrics.jsonl")
+    findings = diagnose(*rows, results.metrics, paired, results.baselines, after.rows, counts)
+    finished = datetime.now(UTC).isoformat(timespec="seconds")
+    untuned = before.metrics if before else None
+    results = replace(results, before=untuned, paired=paired, gates=gates, checks=findings, finished=finished)
+    results.write(folder / "results.json")
+    write_report(folder, results, to_values(run), plan, after.rows, before.rows if before else [], commands)
+    show_scores(results.before, results.metrics, paired, results.baselines)
+    show_findings(findings)
+    show_next(commands)
+    if unmet := [gate.sentence() for gate in gates if not gate.met]:
+        raise GateNotMet("; ".join(unmet))
+
+
+def gated_scores(results: Results) -> dict[str, Metric]:
+    """Return the scores that gates may name: those of the split, and the validation loss of a training run."""
+    scores = dict(results.metrics)
+    if results.train and results.train.validation_loss is not None:
+        scores["loss"] = Metric(results.train.validation_loss, None, None, 0, "mean per target token, validation rows", False)
+    return scores
+
+
+def check_gates(gate: Gate, scores: Mapping[str, Metric], output_root: str) -> list[GateResult]:
+    """Hold scores against the run's gates, the baseline's scores read from its results.json."""
+    baseline = reports.read(resolve(gate.baseline, output_root) / "results.json") if gate.baseline else None
+    return reports.check_gates(gate, scores, baseline)

@@ -1,0 +1,50 @@
+"""The final model as a folder that transformers and PEFT load by themselves."""
+
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from transformers import GenerationConfig
+
+from llmft.errors import ModelError
+from llmft.models.adapter import load_adapter
+from llmft.models.load import Pretrained, load_pretrained
+from llmft.runs import durable
+
+
+def export(pretrained: Pretrained, folder: Path, generation: GenerationConfig, prompt: dict[str, object], merge: bool) -> None:
+    """Write the model (the adapter alone, or merged into the weights), tokenizer, generation config and prompt settings.
+
+    A folder that is there already, from a run that was stopped later on, is replaced.
+    """
+    with durable.replacement(folder) as new:
+        if pretrained.adapter is None:
+            pretrained.model.save_pretrained(new)
+        elif not merge:
+            save_adapter(pretrained, new)
+        else:
+            save_merged(pretrained, new)
+        pretrained.tokenizer.save_pretrained(new)
+        generation.save_pretrained(new)
+        (new / "llmft.json").write_text(json.dumps(prompt, indent=2, ensure_ascii=False))
+
+
+def save_adapter(pretrained: Pretrained, folder: Path) -> None:
+    """Write the adapter in PEFT's format; its base model is named by the folder it was loaded from."""
+    config = pretrained.adapter.peft_config["default"]
+    config.base_model_name_or_path = str(pretrained.folder.resolve())
+    pretrained.adapter.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card; the run has one that says something
+
+
+def save_merged(pretrained: Pretrained, folder: Path) -> None:
+    """Write whole weights W + (alpha/r) BA in float32, from a second copy: the run's own may be frozen in bf16."""
+    with TemporaryDirectory() as scratch:
+        save_adapter(pretrained, Path(scratch))
+        whole = load_pretrained(pretrained.folder, torch.float32, torch.device("cpu"))
+        load_adapter(whole, Path(scratch))
+    merged = whole.adapter.merge_and_unload(safe_merge=True)
+    if not all(torch.isfinite(weight).all() for weight in merged.parameters()):
+        raise ModelError(f"{folder}: merging the adapter gave weights that are not finite")
+    merged.save_pretrained(folder)

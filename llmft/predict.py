@@ -1,0 +1,134 @@
+"""llmft predict: inputs to predictions, in order, on disk as they are made, going on where it stopped."""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from io import BufferedReader
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from llmft.config.schema import PredictRun
+from llmft.data.example import TextExample, TextPrediction
+from llmft.data.row import BadRow, Row
+from llmft.data.source import read, scan_stream
+from llmft.errors import ConfigError, DataError
+from llmft.runs import durable
+from llmft.runs.directory import resolve
+from llmft.runs.provenance import fingerprint, hash_file
+from llmft.tasks.answers import predict_examples
+from llmft.tasks.open import open_task
+from llmft.tasks.text_to_text import TextToText
+
+ENDINGS = (".jsonl", ".csv", ".txt")
+
+
+def predict(run: PredictRun, command: list[str]) -> None:
+    """Read run.input, write run.output. Raises ConfigError for a file type it does not know or an output that exists."""
+    folder = resolve(run.run, run.output_root) if run.run else None
+    source, output = (None if name == "-" else Path(name) for name in (run.input, output_name(run, folder)))
+    if source and not source.is_file():
+        raise DataError(f"input={run.input}: there is no such file")
+    if output and output.suffix not in ENDINGS:
+        raise ConfigError(
+            f"output={output}: unknown ending {output.suffix!r}; use one of {', '.join(ENDINGS)}, or - for stdout"
+        )
+    if output and output.exists():
+        raise ConfigError(f"output={output}: the file is there already; name another one, or delete it")
+    task = open_task(run, folder)
+    if source is None:
+        stdin = BufferedReader(sys.stdin.buffer)  # type: ignore[type-var]  # one that can look ahead
+        kind = "jsonl" if stdin.peek(1).lstrip()[:1] == b"{" else "txt"
+        rows, total = checked(scan_stream(stdin, "stdin", kind)), 0
+    else:
+        kind = source.suffix
+        rows, total = read(source), sum(1 for _ in read(source))
+    examples = task.inputs(as_sources(rows, task.source.columns, kind.endswith("txt")))
+    if output is None:
+        for prediction in stream(task, examples):
+            print(
+                json.dumps(as_row(prediction), ensure_ascii=False) if kind == "jsonl" else one_line(prediction.text), flush=True
+            )
+        return
+    output.parent.mkdir(parents=True, exist_ok=True)
+    found = predict_examples(task, examples, partial_of(run, source, output, task), total, "predicting")
+    durable.write_text(output, rendered(found, output.suffix))
+    partial_of(run, source, output, task).unlink()
+    print(f"{len(found)} predictions: {output}", file=sys.stderr)
+
+
+def output_name(run: PredictRun, folder: Path | None) -> str:
+    """Where the predictions go."""
+    if run.output:
+        return run.output
+    if run.input == "-":
+        return "-"
+    if folder is None:
+        raise ConfigError("output is needed with a plain model: output=predictions.jsonl")
+    return str(folder / "predict" / f"{datetime.now():%Y%m%d-%H%M%S}" / "predictions.jsonl")
+
+
+def partial_of(run: PredictRun, source: Path | None, output: Path, task: TextToText) -> Path:
+    """Where unfinished predictions wait: beside the output, under a name that the same inputs and settings find again."""
+    key = fingerprint(
+        source=hash_file(source) if source else None,
+        run=run.run,
+        model=str(task.pretrained.folder),
+        prompt=task.prompt.settings.to_json(),
+        generation=asdict(run.generation),
+        seed=run.seed,
+    )
+    return output.with_name(f".{output.name}.{key}.partial")
+
+
+def checked(rows: Iterable[Row | BadRow]) -> Iterator[Row]:
+    """Pass rows on. Raises DataError for one that cannot be read."""
+    for row in rows:
+        if isinstance(row, BadRow):
+            raise DataError(f"{row.where}: {row.reason}")
+        yield row
+
+
+def as_sources(rows: Iterable[Row], columns: Sequence[str], plain: bool) -> Iterator[Row]:
+    """Give a plain text to the one column that task.source reads. Raises ConfigError if it reads several."""
+    if plain and len(columns) != 1:
+        raise ConfigError(
+            f"task.source reads the columns {', '.join(columns)}; a text file has one text a line. Use a jsonl or csv file."
+        )
+    for row in rows:
+        yield Row({columns[0]: row.fields["text"]}, row.where) if plain else row
+
+
+def stream(task: TextToText, examples: Iterable[TextExample]) -> Iterator[TextPrediction]:
+    """Predict batch by batch, so that the first answers come before the last question."""
+    examples = iter(examples)
+    while batch := list(islice(examples, task.generation.batch_size)):
+        found = dict(task.predict(batch))
+        yield from (found[place] for place in range(len(batch)))
+
+
+def rendered(predictions: Sequence[TextPrediction], suffix: str) -> str:
+    """Write predictions as JSON lines, as CSV with a header, or as one text a line."""
+    if suffix == ".jsonl":
+        return "".join(json.dumps(as_row(each), ensure_ascii=False) + "\n" for each in predictions)
+    if suffix == ".txt":
+        return "".join(one_line(each.text) + "\n" for each in predictions)
+    out = io.StringIO()
+    writer = csv.DictWriter(out, ["id", "prediction", "finish_reason"])
+    writer.writeheader()
+    writer.writerows(as_row(each) for each in predictions)
+    return out.getvalue()
+
+
+def as_row(prediction: TextPrediction) -> dict[str, Any]:
+    """Name a prediction's fields as predictions files do."""
+    return {"id": prediction.id, "prediction": prediction.text, "finish_reason": prediction.finished}
+
+
+def one_line(text: str) -> str:
+    """Put a text on one line, where a line is a text."""
+    return " ".join(text.split())

@@ -1,0 +1,140 @@
+"""From rows to what training reads: token caches, examples to score, and the plan."""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from llmft.config.dump import to_values
+from llmft.config.schema import Fast, TrainRun
+from llmft.data.dataset import RowSource
+from llmft.data.encode import Encoded, TokenCache, cache_key, cached
+from llmft.data.example import TextExample
+from llmft.data.order import Order
+from llmft.errors import DataError
+from llmft.hardware.memory import available_bytes
+from llmft.models.forward import PathCheck
+from llmft.runs.cache import cache_dir
+from llmft.runs.provenance import hash_folder
+from llmft.tasks.text_to_text import TextToText
+from llmft.training import memory
+from llmft.training.memory import Plan
+from llmft.training.pace import count_steps
+
+TOKENIZER_FILES = ("token*", "vocab*", "merges*", "special*", "added*", "chat_template*", "*.model", "*.jinja")
+CHECKED_ROWS = 3  # documents on which the fast path is compared with the plain one
+
+
+@dataclass(frozen=True)
+class Encodings:
+    """The token cache of a split, and which of its rows carry loss: those without were too long, and are left out."""
+
+    cache: TokenCache
+    rows: np.ndarray
+
+    @property
+    def left_out(self) -> int:
+        """Rows that are not used."""
+        return len(self.cache) - len(self.rows)
+
+    def documents(self, places: list[int]) -> list[Encoded]:
+        """Return the documents at these places among the usable rows."""
+        return [self.cache[int(self.rows[place])] for place in places]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The data of a run: what is trained on, what validates, and the examples that are generated for and scored."""
+
+    train: Encodings
+    validation: Encodings | None
+    validation_examples: list[TextExample]
+    test_examples: list[TextExample]
+
+
+def prepare_corpus(task: TextToText, splits: Mapping[str, RowSource]) -> Corpus:
+    """Tokenise training and validation rows into the cache, and read the examples to score.
+
+    Raises DataError where no training row is left.
+    """
+    train = encode_split(task, splits["train"])
+    if not len(train.rows):
+        found = f"{len(train.cache)} rows, all of them with targets too long" if len(train.cache) else "no rows"
+        raise DataError(
+            f"{splits['train'].description}: {found}; nothing to train on. Look at task.max_target_tokens and the data."
+        )
+    validation = encode_split(task, splits["validation"]) if "validation" in splits else None
+    return Corpus(
+        train,
+        validation if validation is not None and len(validation.rows) else None,
+        list(task.examples(splits.get("validation", ()))),
+        list(task.examples(splits.get("test", ()))),
+    )
+
+
+def encode_split(task: TextToText, source: RowSource) -> Encodings:
+    """Tokenise a split, or find it tokenised: the key holds everything that token ids depend on."""
+    settings = to_values(task.task)
+    key = cache_key(
+        rows=source.content,
+        templates=[settings[name] for name in ("source", "target", "references")],
+        row=inspect.getsource(task.bound.row) if task.bound.row else None,
+        prompt=task.prompt.settings.to_json(),
+        limits=[
+            task.task.max_source_tokens,
+            task.task.max_target_tokens,
+            task.pretrained.context,
+            task.generation.max_new_tokens,
+        ],
+        tokenizer=hash_folder(task.pretrained.folder, TOKENIZER_FILES),
+    )
+    cache = cached(cache_dir() / "tokens", key, lambda: map(task.encode, task.examples(source)))
+    return Encodings(cache, np.flatnonzero(np.asarray(cache.units)))
+
+
+def check_path(run: TrainRun, task: TextToText, corpus: Corpus) -> PathCheck:
+    """Compare the fast with the plain path on the shortest documents, which are as telling as long ones."""
+    if run.training.fast is Fast.off:
+        return PathCheck(False, "training.fast=off")
+    shortest = np.argsort(corpus.train.cache.lengths[corpus.train.rows], kind="stable")[:CHECKED_ROWS]
+    return task.check_fast_path(corpus.train.documents(shortest.tolist()))
+
+
+def make_plan(run: TrainRun, task: TextToText, corpus: Corpus, order: Order, micro_tokens: int | None) -> Plan:
+    """Say what is about to be done. Raises DoesNotFit if it cannot be done in the free memory."""
+    model, device = task.pretrained.model, task.pretrained.model.device
+    path = check_path(run, task, corpus)
+    rows, cache = corpus.train.rows, corpus.train.cache
+    lengths = cache.lengths[rows]
+    cuts = [cache[int(row)].source_cut for row in rows]
+    weights, state = memory.state_bytes(task.pretrained)
+    per_token = memory.token_bytes(task.pretrained, task.precision, run.model.gradient_checkpointing)
+    free = available_bytes(device)
+    longest = int(lengths.max())
+    micro_tokens = memory.plan_micro_tokens(micro_tokens or run.training.micro_tokens, per_token, state, free, longest, device)
+    return Plan(
+        parameters=sum(weight.numel() for weight in model.parameters()),
+        trained_parameters=sum(weight.numel() for _, weight in task.pretrained.trained),
+        train_rows=len(rows),
+        left_out_rows=corpus.train.left_out,
+        validation_rows=len(corpus.validation.rows) if corpus.validation else 0,
+        test_rows=len(corpus.test_examples),
+        tokens_per_epoch=int(lengths.sum()),
+        loss_tokens_per_epoch=int(cache.units[rows].sum()),
+        longest_row_tokens=longest,
+        cut_rows=sum(cut > 0 for cut in cuts),
+        cut_tokens=sum(cuts),
+        steps=count_steps(run.training, order.steps_per_epoch),
+        steps_per_epoch=order.steps_per_epoch,
+        batch_size=run.training.batch_size,
+        micro_tokens=micro_tokens,
+        device=str(device),
+        precision=str(task.precision).removeprefix("torch."),
+        fast_path=path.fast,
+        fast_path_reason=path.reason,
+        weights_bytes=weights,
+        training_state_bytes=state,
+        activation_bytes=min(micro_tokens, run.training.batch_size * longest) * per_token,
+        free_bytes=free,
+    )

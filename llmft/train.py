@@ -1,0 +1,228 @@
+"""llmft train: from settings to a tuned model, scored before and after, everything written down.
+
+Step 1 of the method, initialise from pretrained weights, is here; steps 2 to 7 are the loop in `fit`.
+"""
+
+import json
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch.optim import Optimizer
+
+from llmft.config import names
+from llmft.config.bind import bind, bind_all, check_options
+from llmft.config.dump import config_yaml, fingerprinted, rerun_yaml, to_values
+from llmft.config.schema import TrainRun
+from llmft.data.audit import audit, sentences
+from llmft.data.dataset import RowSource, open_splits
+from llmft.data.order import Order
+from llmft.errors import DataError
+from llmft.evaluate import conclude
+from llmft.fit import Work, fit
+from llmft.hardware.memory import peak_bytes
+from llmft.models.export import export
+from llmft.models.generate import generation_config
+from llmft.models.locate import locate
+from llmft.reports.card import write_card
+from llmft.reports.console import show_plan
+from llmft.reports.diagnosis import DataCounts
+from llmft.reports.record import Record
+from llmft.reports.results import Objective, Results, TrainSummary
+from llmft.runs import durable
+from llmft.runs.directory import RunDirectory, claim
+from llmft.runs.provenance import environment, fingerprint, hash_folder
+from llmft.runs.recorded import recorded
+from llmft.tasks.bound import BoundTask, bind_task
+from llmft.tasks.open import check_family, open_training
+from llmft.tasks.prepare import make_plan, prepare_corpus
+from llmft.tasks.scoring import Scored, baseline_metrics, score_examples
+from llmft.training import checkpoint
+from llmft.training.checkpoint import Position
+from llmft.training.memory import Plan
+from llmft.training.optimizer import parameter_groups
+from llmft.training.schedule import Schedule
+
+MODEL_FILES = ("*.safetensors", "config.json", "token*", "vocab*", "merges*", "*.model", "*.jinja")
+
+
+def train(run: TrainRun, command: list[str]) -> float | None:
+    """Fine-tune, score before and after, write everything down. Returns the best validation of training.metric.
+
+    Raises an LlmftError, its class telling the exit code, or Stopped; the run directory says the same.
+    """
+    bound, make_optimizers, schedule = bind_run(run)
+    splits = open_splits(run.task.data, bound.builtin)
+    if "train" not in splits:
+        raise DataError("task.data.train is not set and the task has no built-in rows; name a file, a folder or a hub id")
+    folder = locate(run.model)
+    check_family(folder, run.task.formulation.value)
+    prints = fingerprints(run, splits, folder)
+    label = f"{run.task.name}-{Path(run.model.name).name}"
+    directory = claim(run.output_root, run.output_dir, label, fingerprint(**prints), run.training.resume, command)
+    with recorded(directory):
+        began = time.monotonic()
+        start_from = announce(directory)
+        write_settings(directory, run)
+        task = open_training(run, bound, folder)  # 1 initialise from pretrained weights
+        corpus = prepare_corpus(task, splits)
+        order = Order(len(corpus.train.rows), run.training.batch_size, run.seed)
+        plan = make_plan(run, task, corpus, order, planned_before(directory))
+        counts = write_plan(directory, plan, splits, audit({name: task.examples(rows) for name, rows in splits.items()}))
+        before = None
+        if run.training.baseline and corpus.test_examples:
+            path = directory.path / "predictions" / "test.before.jsonl"
+            before = score_examples(task, corpus.test_examples, path, "scoring the untuned model")
+        optimizers = make_optimizers(parameter_groups(task.pretrained.trained, run.optimizer.weight_decay))
+        position = checkpoint.load(start_from, task.pretrained, optimizers) if start_from else Position()
+        Record.resume(directory.path / "metrics.jsonl", position.step)
+        record = Record(directory.path / "metrics.jsonl", run.training.log_every)
+        work = Work(run, directory, task, corpus, order, plan, optimizers, schedule, record, position)
+        fit(work)  # 2 to 7
+        finish(work, before, counts, prints, began, command)
+        return position.best
+
+
+def bind_run(run: TrainRun) -> tuple[BoundTask, Callable[..., list[Optimizer]], Schedule]:
+    """Turn every name of the run into what it stands for. Raises ConfigError with all that is wrong."""
+
+    def optimizers() -> Callable[..., list[Optimizer]]:
+        function = bind(run.optimizer.name, names.OPTIMIZERS, run.plugins, "optimizer.name")
+        check_options(function, run.optimizer.options, given=3, where="optimizer.options")
+        return lambda groups: function(groups, run.optimizer.lr, run.optimizer.weight_decay, **run.optimizer.options)
+
+    def schedule() -> Schedule:
+        function = bind(run.schedule.name, names.SCHEDULES, run.plugins, "schedule.name")
+        check_options(function, run.schedule.options, given=1, where="schedule.options")
+        return partial(function, **run.schedule.options)
+
+    bound, make_optimizers, lr_schedule = bind_all(lambda: bind_task(run.task, run.plugins), optimizers, schedule)
+    return bound, make_optimizers, lr_schedule
+
+
+def fingerprints(run: TrainRun, splits: Mapping[str, RowSource], folder: Path) -> dict[str, str]:
+    """Return what a run depends on, each as a hash: its settings, the rows, the base model's files."""
+    return {
+        "config": fingerprint(settings=fingerprinted(run)),
+        "data": fingerprint(rows={name: rows.content for name, rows in splits.items()}),
+        "model": fingerprint(files=hash_folder(folder, MODEL_FILES)),
+    }
+
+
+def announce(directory: RunDirectory) -> Path | None:
+    """Say which directory the run writes to and where it goes on; return the checkpoint to start from."""
+    found, notes = checkpoint.newest(directory.path / "checkpoints")
+    if not directory.resumed:
+        say(f"run {directory.path}")
+    elif found is None:
+        say(f"resuming {directory.path} from step 0: it has no checkpoint yet")
+    else:
+        say(f"resuming {directory.path} from step {checkpoint.step_of(found)}")
+    for note in notes:
+        say(note)
+    directory.make_latest()
+    return found
+
+
+def write_settings(directory: RunDirectory, run: TrainRun) -> None:
+    """Record what was asked for and what it runs on."""
+    durable.write_text(directory.path / "config.yaml", config_yaml(run))
+    durable.write_text(directory.path / "rerun.yaml", rerun_yaml(run))
+    durable.write_json(directory.path / "environment.json", environment())
+
+
+def planned_before(directory: RunDirectory) -> int | None:
+    """Return the micro-batch size that a resumed run was planned with: sums are rounded in its order."""
+    path = directory.path / "plan.json"
+    return json.loads(path.read_text())["micro_tokens"] if path.exists() else None
+
+
+def write_plan(directory: RunDirectory, plan: Plan, splits: Mapping[str, RowSource], found: dict[str, Any]) -> DataCounts:
+    """Write data.json and plan.json, and show the plan."""
+    sources = {
+        name: {
+            "description": rows.description,
+            "files": rows.files,
+            "content": rows.content,
+            "bad_rows": list(map(vars, rows.bad_rows)),
+        }
+        for name, rows in splits.items()
+    }
+    cut = {"rows": plan.cut_rows, "tokens": plan.cut_tokens, "left_out": plan.left_out_rows}
+    durable.write_json(
+        directory.path / "data.json", {"schema_version": 1, "sources": sources, "audit": found, "train_cut": cut}
+    )
+    durable.write_json(directory.path / "plan.json", {"schema_version": 1, **plan.to_json()})
+    show_plan(plan.summary())
+    for sentence in sentences(found)[1:]:
+        say(sentence)
+    return DataCounts(found["rows"], {"train": plan.cut_rows}, found["duplicates"], found["overlap"])
+
+
+def finish(
+    work: Work, before: Scored | None, counts: DataCounts, prints: dict[str, str], began: float, command: list[str]
+) -> None:
+    """Take the best weights, score them, export the model and draw the conclusion."""
+    run, task, position, path = work.run, work.task, work.position, work.directory.path
+    if position.best_step is not None and position.best_step != position.step:
+        checkpoint.load_weights(work.checkpoints / "best", task.pretrained)
+    ends, pad = task.prompt.end_ids, task.prompt.pad_id
+    generation = generation_config(run.generation, ends, pad)
+    export(task.pretrained, path / "model", generation, task.prompt.settings.to_json(), run.export.merge)
+    examples = work.corpus.test_examples
+    after = score_examples(task, examples, path / "predictions" / "test.jsonl", "scoring the tuned model")
+    higher = run.training.metric != "loss" and after.higher_is_better(run.training.metric)
+    results = Results(
+        task=str(run.task.name),
+        task_version=run.task.version,
+        model=run.model.name,
+        split="test",
+        n=len(examples),
+        metrics=after.metrics,
+        baselines=baseline_metrics(task, examples),
+        objective=Objective(run.training.metric, position.best, higher) if position.best is not None else None,
+        train=summary(work),
+        memory={"peak_bytes": peak_bytes(task.pretrained.model.device)},
+        fingerprints=prints,
+        seconds=time.monotonic() - began,
+    )
+    versions = environment()["packages"]
+    write_card(path, results, to_values(run), versions, f"{len(work.corpus.train.rows)} rows", encoder_decoder=False)
+    conclude(path, run, results, after, before, counts, work.plan.to_json(), next_commands(path, command))
+
+
+def summary(work: Work) -> TrainSummary:
+    """Sum up what training took."""
+    position = work.position
+    return TrainSummary(
+        steps=position.step,
+        epochs=position.step / work.order.steps_per_epoch,
+        examples=position.examples,
+        tokens=position.tokens,
+        loss_tokens=position.loss_tokens,
+        seconds=position.seconds,
+        tokens_per_second=position.tokens / position.seconds if position.seconds else 0.0,
+        best_step=position.best_step,
+        final_loss=position.last_loss,
+        validation_loss=position.validation_loss,
+        validation_loss_before=position.validation_loss_before,
+    )
+
+
+def next_commands(path: Path, command: list[str]) -> list[str]:
+    """Return what a user may want to type next."""
+    run = shlex.quote(str(path))
+    return [
+        f"llmft eval run={run}",
+        f"llmft predict run={run} input=FILE.jsonl output=predictions.jsonl",
+        f"llmft train --config-dir {run} --config-name rerun",
+    ]
+
+
+def say(text: str) -> None:
+    """Tell people something; machines read files."""
+    print(text, file=sys.stderr, flush=True)

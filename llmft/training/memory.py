@@ -1,0 +1,97 @@
+"""The plan: what will be trained, on how many tokens, and whether it fits in memory."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from llmft.errors import DoesNotFit
+from llmft.models.load import Pretrained
+
+# Activations of one transformer layer in 16 bit: 34 x tokens x width bytes (Korthikanti et al. 2022, arXiv:2205.05198,
+# without the attention matrix, which no kernel used here keeps). Checkpointed layers keep their input alone: 2 bytes.
+LAYER_BYTES = 34
+CHECKPOINTED_LAYER_BYTES = 2
+
+MICRO_TOKENS = {"cpu": 2048, "cuda": 16384}  # beyond this many tokens a pass gets larger, but no faster
+SHARE = 0.8  # of the free memory; the rest is for what the estimate does not know
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is about to do; written to plan.json and shown before step 1."""
+
+    parameters: int
+    trained_parameters: int
+    train_rows: int
+    left_out_rows: int
+    validation_rows: int
+    test_rows: int
+    tokens_per_epoch: int
+    loss_tokens_per_epoch: int
+    longest_row_tokens: int
+    cut_rows: int
+    cut_tokens: int
+    steps: int
+    steps_per_epoch: int
+    batch_size: int
+    micro_tokens: int
+    device: str
+    precision: str
+    fast_path: bool
+    fast_path_reason: str
+    weights_bytes: int
+    training_state_bytes: int
+    activation_bytes: int
+    free_bytes: int
+
+    def summary(self) -> dict[str, Any]:
+        """The lines that people see before step 1."""
+        share = self.trained_parameters / self.parameters
+        needed = self.weights_bytes + self.training_state_bytes + self.activation_bytes
+        lines = {
+            "train": f"{self.trained_parameters:,} of {self.parameters:,} parameters ({share:.2%}), {self.precision} on {self.device}",
+            "rows": f"{self.train_rows:,} train, {self.validation_rows:,} validation, {self.test_rows:,} test",
+            "tokens": f"{self.tokens_per_epoch:,} an epoch, {self.loss_tokens_per_epoch:,} of them carry loss; the longest row has {self.longest_row_tokens:,}",
+            "cut": f"{self.cut_rows:,} sources lose {self.cut_tokens:,} tokens; {self.left_out_rows:,} rows left out, their targets are too long",
+            "steps": f"{self.steps:,} of {self.batch_size} examples, {self.steps_per_epoch:,} an epoch, at most {self.micro_tokens:,} tokens at once",
+            "memory": f"about {needed / 2**30:.1f} GiB of {self.free_bytes / 2**30:.1f} GiB free",
+        }
+        if not self.fast_path:
+            lines["path"] = f"one document at a time: {self.fast_path_reason}"
+        return lines
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+
+def state_bytes(pretrained: Pretrained) -> tuple[int, int]:
+    """Bytes of the weights, and of gradients with Adam's two moments for the trained ones, all in float32."""
+    weights = sum(weight.numel() * weight.element_size() for weight in pretrained.model.parameters())
+    return weights, sum(3 * 4 * weight.numel() for _, weight in pretrained.trained)
+
+
+def token_bytes(pretrained: Pretrained, precision: torch.dtype, checkpointing: bool) -> int:
+    """Estimated bytes of activations that one token of a micro-batch keeps until the backward pass."""
+    config = pretrained.model.config
+    per_layer = CHECKPOINTED_LAYER_BYTES if checkpointing else LAYER_BYTES
+    width = 2 if precision == torch.float32 else 1
+    return config.num_hidden_layers * config.hidden_size * per_layer * width
+
+
+def plan_micro_tokens(wanted: int | None, per_token: int, state: int, free: int, longest: int, device: torch.device) -> int:
+    """Return the tokens of one micro-batch: as set, or as many as pay off and fit.
+
+    Raises DoesNotFit where not even the longest row fits, with the settings that would help.
+    """
+    room = SHARE * free - state
+    if longest * per_token > room:
+        raise DoesNotFit(
+            f"training needs about {(state + longest * per_token) / 2**30:.1f} GiB with the longest row of {longest} tokens, "
+            f"{free / 2**30:.1f} GiB are free. Set model.gradient_checkpointing=true, adapter=lora, a smaller "
+            "task.max_source_tokens, or a smaller model."
+        )
+    if wanted is not None:
+        return wanted
+    return max(longest, min(MICRO_TOKENS[device.type], int(room / per_token)))

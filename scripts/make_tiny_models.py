@@ -1,0 +1,202 @@
+"""Write tiny random models of every architecture that conf/model names, as ordinary folders: for tests and for trying things.
+
+    python scripts/make_tiny_models.py FOLDER [NAME ...]
+
+Each has its family's class, a tokenizer of that family's kind trained on a few sentences, and two layers 32 wide.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    BertConfig,
+    BertForMaskedLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    M2M100Config,
+    M2M100ForConditionalGeneration,
+    MarianConfig,
+    MarianMTModel,
+    MBartConfig,
+    MBartForConditionalGeneration,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+TEXT = [
+    "The quick brown fox jumps over the lazy dog while the cat sleeps in the sun.",
+    "A function returns a value; a module holds functions, classes and names.",
+    "Summarize the following text in one sentence, please, and say what it is about.",
+    "Numbers such as 0, 1, 2, 3, 4, 5, 6, 7, 8 and 9 are words too, in their way.",
+    "Return the first element of a list, or raise an error if there is none.",
+]
+CHAT = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+SMALL: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+PAIRED: dict[str, Any] = {
+    "d_model": 32,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 64,
+    "decoder_ffn_dim": 64,
+    "max_position_embeddings": 512,
+}
+
+
+def byte_tokenizer(special: list[str], **roles: str) -> PreTrainedTokenizerFast:
+    """Byte-level BPE, as GPT-2, Llama 3 and Qwen have it: every text can be written."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(TEXT, trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **roles)
+
+
+def sentence_tokenizer(special: list[str], ending: str, **roles: str) -> PreTrainedTokenizerFast:
+    """Unigram over words marked by their leading space, as sentencepiece writes for T5 and Marian; `ending` closes a text."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    alphabet = sorted({letter for text in TEXT for letter in text} | set("abcdefghijklmnopqrstuvwxyz"))
+    trainer = trainers.UnigramTrainer(vocab_size=400, special_tokens=special, unk_token="<unk>", initial_alphabet=alphabet)
+    tokenizer.train_from_iterator(TEXT, trainer)
+    ids = [(token, tokenizer.token_to_id(token)) for token in (ending,)]
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {ending}", special_tokens=ids)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **roles)
+
+
+def word_tokenizer() -> PreTrainedTokenizerFast:
+    """WordPiece with [CLS] and [SEP], as BERT has it."""
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.train_from_iterator(TEXT, trainers.WordPieceTrainer(vocab_size=400, special_tokens=special))
+    ids = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ids
+    )
+    roles = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), special, strict=True))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **roles)
+
+
+Made = tuple[PreTrainedModel, PreTrainedTokenizerFast]
+
+
+def llama() -> Made:
+    """A chat model: grouped key/value heads, tied embeddings, a chat template, pad equal to the end token."""
+    tokenizer = byte_tokenizer(["<|endoftext|>", "<|im_start|>", "<|im_end|>"], eos_token="<|im_end|>", pad_token="<|im_end|>")
+    tokenizer.chat_template = CHAT
+    ends: dict[str, Any] = {"eos_token_id": 2, "pad_token_id": 2, "bos_token_id": 1}
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=True, **SMALL, **ends
+    )
+    return LlamaForCausalLM(config), tokenizer
+
+
+def qwen3() -> Made:
+    """A chat model with normalised queries and keys."""
+    tokenizer = byte_tokenizer(
+        ["<|endoftext|>", "<|im_start|>", "<|im_end|>"], eos_token="<|im_end|>", pad_token="<|endoftext|>"
+    )
+    tokenizer.chat_template = CHAT
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        num_key_value_heads=2,
+        head_dim=8,
+        max_position_embeddings=512,
+        eos_token_id=2,
+        pad_token_id=0,
+        **SMALL,
+    )
+    return Qwen3ForCausalLM(config), tokenizer
+
+
+def gpt2() -> Made:
+    """A plain decoder: no chat template, no pad token, learnt positions, dropout."""
+    tokenizer = byte_tokenizer(["<|endoftext|>"], eos_token="<|endoftext|>", bos_token="<|endoftext|>")
+    config = GPT2Config(
+        vocab_size=len(tokenizer), n_positions=512, n_embd=32, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=0
+    )
+    return GPT2LMHeadModel(config), tokenizer
+
+
+def bert() -> Made:
+    """An encoder."""
+    tokenizer = word_tokenizer()
+    return BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=512, **SMALL)), tokenizer
+
+
+def t5() -> Made:
+    """An encoder-decoder with relative positions."""
+    tokenizer = sentence_tokenizer(["<pad>", "</s>", "<unk>"], "</s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+    config = T5Config(
+        vocab_size=len(tokenizer), d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, decoder_start_token_id=0
+    )
+    return T5ForConditionalGeneration(config), tokenizer
+
+
+def bart() -> Made:
+    """An encoder-decoder with learnt positions and byte-level BPE."""
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    tokenizer = byte_tokenizer(special, bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+    return BartForConditionalGeneration(BartConfig(vocab_size=len(tokenizer), **PAIRED)), tokenizer
+
+
+def marian() -> Made:
+    """The translation model behind opus-mt: sinusoidal positions, decoding starts with the pad token."""
+    tokenizer = sentence_tokenizer(["</s>", "<unk>", "<pad>"], "</s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+    config = MarianConfig(
+        vocab_size=len(tokenizer), pad_token_id=2, eos_token_id=0, decoder_start_token_id=2, forced_eos_token_id=0, **PAIRED
+    )
+    return MarianMTModel(config), tokenizer
+
+
+def mbart() -> Made:
+    """A multilingual encoder-decoder whose target language is the first token it writes."""
+    special = ["<s>", "<pad>", "</s>", "<unk>", "en_XX", "de_DE"]
+    tokenizer = sentence_tokenizer(special, "</s>", bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+    return MBartForConditionalGeneration(MBartConfig(vocab_size=len(tokenizer), **PAIRED)), tokenizer
+
+
+def m2m100() -> Made:
+    """The class of NLLB."""
+    special = ["<s>", "<pad>", "</s>", "<unk>", "eng_Latn", "deu_Latn"]
+    tokenizer = sentence_tokenizer(special, "</s>", bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+    return M2M100ForConditionalGeneration(M2M100Config(vocab_size=len(tokenizer), **PAIRED)), tokenizer
+
+
+MODELS: dict[str, Callable[[], Made]] = {
+    make.__name__: make for make in (llama, qwen3, gpt2, bert, t5, bart, marian, mbart, m2m100)
+}
+
+
+def main(folder: Path, wanted: list[str]) -> None:
+    """Write the wanted models, all of them if none is named, under `folder`."""
+    for name in wanted or list(MODELS):
+        torch.manual_seed(0)
+        model, tokenizer = MODELS[name]()
+        model.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])
