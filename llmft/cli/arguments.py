@@ -2,7 +2,7 @@
 
 import argparse
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any, NoReturn, get_origin
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -87,8 +87,9 @@ def quote(word: str, root: type, multirun: bool) -> str:
         return word
     prefix, key, value = match.groups()
     kind = settings.without_null(settings.find_type(root, key))
-    if kind is None:
-        return word
+    if kind is None or is_dataclass(kind):
+        always_there = kind is not None or key == "experiment"
+        return f"{key}={value}" if prefix == "+" and always_there else word
     prefix = "++" if settings.is_entry(root, key) else "" if prefix == "+" else prefix or ""
     if kind is str:
         value = _text(value, multirun)

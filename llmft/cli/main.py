@@ -10,6 +10,7 @@ import traceback
 from importlib.metadata import version
 
 from llmft.cli import help as texts
+from llmft.config.secrets import redact
 from llmft.errors import ConfigError, LlmftError, Stopped
 
 HELP = ("-h", "--help", "help")
@@ -96,4 +97,4 @@ def _no_command(words: list[str]) -> str:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(redact(text), file=sys.stderr, flush=True)

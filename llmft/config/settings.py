@@ -96,7 +96,8 @@ def check_value(root: type, key: str, value: Any) -> str | None:
     if isinstance(value, bool | float) and plain is str:  # YAML reads yes as true, and the commit 12e4567 as a number
         return f"found {show(value)}, expected {describe(kind)}: put it in quotes"
     try:
-        OmegaConf.update(OmegaConf.structured(root), key, value, force_add=is_entry(root, key))
+        owner, name = _owner(root, key)
+        OmegaConf.update(OmegaConf.structured(owner), name, value, force_add=is_entry(root, key))
     except (OmegaConfBaseException, ValueError, TypeError):
         quotes = ": put it in quotes" if isinstance(value, bool) and "off" in describe(kind) else ""  # YAML reads off as false
         return f"found {show(value)}, expected {describe(kind)}{quotes}"
@@ -111,3 +112,13 @@ def show(value: Any) -> str:
 def is_section(root: type, key: str) -> bool:
     """True for a key that holds settings itself, such as optimizer or task.data."""
     return is_dataclass(without_null(find_type(root, key)))
+
+
+def _owner(root: type, key: str) -> tuple[type, str]:
+    """The section that a key belongs to and the key's name in it: much quicker to try a value on than the whole."""
+    parts = key.split(".")
+    for depth in range(len(parts) - 1, 0, -1):
+        section = ".".join(parts[:depth])
+        if is_section(root, section):
+            return without_null(find_type(root, section)), ".".join(parts[depth:])
+    return root, key
