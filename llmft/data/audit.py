@@ -21,7 +21,7 @@ def audit(splits: Mapping[str, Iterable[TextExample]]) -> dict[str, Any]:
 
     Texts are compared by 64-bit hashes, without regard to case and white space: memory is a few bytes per row.
     """
-    rows, empty_sources, empty_targets = ({split: 0 for split in splits} for _ in range(3))
+    rows, empty_sources, empty_targets = (dict.fromkeys(splits, 0) for _ in range(3))
     # The evaluation rows come first: training, the long one, can then be told from them as it passes by.
     held: dict[int, list[tuple[str, str]]] = defaultdict(list)
     whole_held: dict[int, list[str]] = defaultdict(list)

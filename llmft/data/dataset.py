@@ -56,7 +56,7 @@ class RowSource:
     @cached_property
     def content(self) -> str:
         """SHA-256 in hex over what the rows are: the files' content, and all that selects rows from them; not their names."""
-        bands = None if self._bands is None else [self.split, self._bands.share, sorted(self._bands.held_out)]
+        bands = None if self._bands is None else self._bands.to_json(self.split)
         parts = [[piece["sha256"] for piece in self.files], [piece.format for piece in self._pieces], bands, self._limit]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -81,6 +81,10 @@ class Bands:
         place = int.from_bytes(hashlib.blake2b(canonical(row), digest_size=8).digest(), "big") / 2**64
         split = "test" if place < self.share else "validation" if place < 2 * self.share else "train"
         return split if split in self.held_out else "train"
+
+    def to_json(self, split: str) -> list[Any]:
+        """Return what decides which rows fall to `split`."""
+        return [self.share, sorted(self.held_out) if split == "train" else split]
 
     def describe(self, split: str, names: str) -> str:
         """Say in words which part of `names` a split is."""

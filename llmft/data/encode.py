@@ -112,7 +112,7 @@ def write_arrays(folder: Path, items: Iterable[Encoded]) -> None:
                 two_streams = item.source_ids is not None
                 for name in ["ids_offsets.i64", "facts_offsets.i64"] + ["source_ids_offsets.i64"] * two_streams:
                     out[name].write(np.int64(0).tobytes())
-            assert two_streams == (item.source_ids is not None), f"{item.where}: one stream here, two in the rows before"
+            assert two_streams == (item.source_ids is not None), f"{item.where}: not as many streams as in the rows before"
             out["ids.i32"].write(np.asarray(item.ids, np.int32).tobytes())
             out["loss_mask.u1"].write(np.asarray(item.loss_mask, np.bool_).tobytes())
             out["ids_offsets.i64"].write(np.int64(out["ids.i32"].tell() // 4).tobytes())

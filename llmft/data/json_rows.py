@@ -42,7 +42,7 @@ def json_rows(lines: Lines, rows_under: str | None) -> Iterator[Row | BadRow]:
     if first is None:
         return
     line, value, faults, last = first
-    if last and isinstance(value, dict) and not text[space_after(text, 0) :].startswith("["):
+    if last and isinstance(value, dict) and not text.startswith("[", space_after(text, 0)):
         yield from rows_within(value, f"{lines.name}:{line}", faults, rows_under)
         return
     if rows_under is not None:

@@ -1,0 +1,71 @@
+"""The audit: every kind of trouble counted by hand."""
+
+from llmft.data.audit import audit, sentences
+from llmft.data.example import Message, TextExample
+
+
+def example(where, source, *targets):
+    return TextExample("", source, targets, where)
+
+
+SPLITS = {
+    "train": [
+        example("t:1", "A  cat\nsat", "x"),
+        example("t:2", "a cat sat", "X "),  # as t:1, but for case and space
+        example("t:3", "a cat sat", "y"),  # its source only
+        example("t:4", "", "z"),
+        example("t:5", "  ", "z"),
+        example("t:6", "a dog", " "),
+        example("t:7", "\ufb01ne", "z"),  # a ligature
+    ],
+    "validation": [example("v:1", "A CAT SAT", "other"), example("v:2", "a bird", "x"), example("v:3", "", "z")],
+    "test": [
+        example("e:1", "a cat sat", "x"),
+        example("e:2", "a cat sat", "x"),
+        example("e:3", (Message("user", "Fine"),), "z"),
+        example("e:4", "new"),
+    ],
+}
+
+
+def test_counts():
+    assert audit({split: iter(rows) for split, rows in SPLITS.items()}) == {
+        "rows": {"train": 7, "validation": 3, "test": 4},
+        "empty_sources": {"train": 2, "validation": 1, "test": 0},
+        "empty_targets": {"train": 1, "validation": 0, "test": 1},
+        "duplicates": 1,
+        "same_source": 1,
+        "overlap": {"validation": 1, "test": 3},
+        "whole_overlap": {"validation": 0, "test": 3},
+        "overlap_rows": {"validation": [["v:1", "t:1"]], "test": [["e:1", "t:1"], ["e:2", "t:1"], ["e:3", "t:7"]]},
+    }
+
+
+def test_sentences():
+    assert sentences(audit(SPLITS)) == [
+        "7 train, 3 validation, 4 test rows.",
+        "2 of 7 train rows have an empty source.",
+        "1 of 3 validation rows have an empty source.",
+        "1 of 7 train rows have an empty target.",
+        "1 of 4 test rows have an empty target.",
+        "1 of 7 training rows repeat one before them.",
+        "1 of 7 training rows have the source of one before, with another target.",
+        "1 of 3 validation sources also stand in training (0 with the same target), such as v:1: scores on them are memory.",
+        "3 of 4 test sources also stand in training (3 with the same target), such as e:1: scores on them are memory.",
+    ]
+
+
+def test_clean_data_gets_one_sentence():
+    splits = {"train": [example("t:1", "a", "b")], "test": [example("e:1", "c", "b")]}
+    assert sentences(audit(splits)) == ["1 train, 1 test rows."]
+
+
+def test_only_evaluation_rows():
+    found = audit({"test": [example("e:1", "a", "b")]})
+    assert (found["rows"], found["overlap"], found["duplicates"]) == ({"test": 1}, {"test": 0}, 0)
+
+
+def test_the_list_is_cut_but_not_the_count():
+    rows = [example(f"r:{n}", f"text {n}", "y") for n in range(150)]
+    found = audit({"train": rows, "test": rows})
+    assert (found["overlap"]["test"], len(found["overlap_rows"]["test"])) == (150, 100)

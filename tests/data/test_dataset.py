@@ -1,0 +1,347 @@
+"""Splits: what names stand for, what is held out, and what makes two data sets the same."""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import datasets
+import pytest
+
+from llmft.config.schema import Data
+from llmft.data.dataset import Bands, open_splits
+from llmft.data.row import Row
+from llmft.errors import ConfigError, DataError
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(path, values):
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text("".join(json.dumps({"a": value}) + "\n" for value in values))
+    return str(path)
+
+
+def values(source):
+    return [row.fields["a"] for row in source]
+
+
+def opened(**data):
+    return open_splits(Data(**data), None)
+
+
+def test_three_files(folder):
+    for name in "abc":
+        write(f"{name}.jsonl", [name, name + name])
+    splits = opened(train=["a.jsonl"], validation=["b.jsonl"], test=["c.jsonl"])
+    assert {split: values(source) for split, source in splits.items()} == {
+        "train": ["a", "aa"],
+        "validation": ["b", "bb"],
+        "test": ["c", "cc"],
+    }
+    assert values(splits["train"]) == ["a", "aa"]  # a second pass reads the same
+    assert splits["train"].description == "a.jsonl"
+    content = (folder / "a.jsonl").read_bytes()
+    assert splits["train"].files == [{"path": "a.jsonl", "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}]
+
+
+def test_several_files_in_the_order_given(folder):
+    write("b.jsonl", [1, 2])
+    (folder / "a.csv").write_text("a\nx\n")
+    splits = opened(train=["b.jsonl", "a.csv"], validation=["a.csv"], test=["a.csv"])
+    assert values(splits["train"]) == [1, 2, "x"]
+    assert splits["train"].description == "b.jsonl, a.csv"
+
+
+def test_held_out_by_content(folder):
+    write("a.jsonl", range(1000))
+    splits = opened(train=["a.jsonl"], holdout=0.1)
+    found = {split: values(source) for split, source in splits.items()}
+    assert sorted(value for part in found.values() for value in part) == list(range(1000))
+    assert 70 <= len(found["validation"]) <= 130
+    assert 70 <= len(found["test"]) <= 130
+    assert found["train"] == sorted(found["train"])
+    assert splits["train"].description == "a.jsonl without 10 % each for test and validation"
+    assert splits["test"].description == "10 % of a.jsonl, held out by content"
+
+    # the rule, computed by hand for one row
+    place = int.from_bytes(hashlib.blake2b(b'{"a": 17}', digest_size=8).digest(), "big") / 2**64
+    assert 17 in found["test" if place < 0.1 else "validation" if place < 0.2 else "train"]
+
+
+def test_new_rows_move_no_old_ones_and_equal_rows_stay_together(folder):
+    write("a.jsonl", range(300))
+    before = {split: set(values(source)) for split, source in opened(train=["a.jsonl"], holdout=0.2).items()}
+    write("a.jsonl", [*range(500), *range(300)])
+    after = {split: values(source) for split, source in opened(train=["a.jsonl"], holdout=0.2).items()}
+    for split, old in before.items():
+        assert old == set(after[split]) & set(range(300))
+        assert sum(value < 300 for value in after[split]) == 2 * len(old)
+
+
+def test_naming_one_split_keeps_the_other(folder):
+    write("a.jsonl", range(300))
+    write("v.jsonl", ["v"])
+    both = opened(train=["a.jsonl"], holdout=0.2)
+    one = opened(train=["a.jsonl"], validation=["v.jsonl"], holdout=0.2)
+    assert values(one["test"]) == values(both["test"])
+    assert one["test"].content == both["test"].content != one["train"].content
+    assert values(one["validation"]) == ["v"]
+    assert values(one["train"]) == sorted(values(both["train"]) + values(both["validation"]))
+    assert one["train"].description == "a.jsonl without 20 % each for test"
+
+
+def test_key_order_does_not_move_a_row():
+    bands = Bands(0.4, {"test", "validation"})
+    for number in range(50):
+        rows = [Row({"a": number, "b": "é"}, "x:1"), Row({"b": "é", "a": number}, "y:2")]
+        assert bands.split_of(rows[0]) == bands.split_of(rows[1])
+
+
+def test_no_holdout(folder):
+    write("a.jsonl", range(10))
+    assert list(opened(train=["a.jsonl"], holdout=0.0)) == ["train"]
+
+
+@pytest.mark.parametrize("holdout", [-0.1, 0.5, 2.0])
+def test_holdout_is_a_share(folder, holdout):
+    write("a.jsonl", range(10))
+    with pytest.raises(ConfigError, match=rf"^task\.data\.holdout={holdout}: expected a share"):
+        opened(train=["a.jsonl"], holdout=holdout)
+
+
+def test_held_out_of_too_few_rows(folder):
+    write("a.jsonl", [1, 2])
+    with pytest.raises(DataError) as caught:
+        values(opened(train=["a.jsonl"], holdout=0.001)["test"])
+    assert str(caught.value) == (
+        "0.1 % of a.jsonl, held out by content: no rows for test; expected at least one. "
+        "Name task.data.test, or give more rows or a larger task.data.holdout than 0.001."
+    )
+
+
+def test_empty_file(folder):
+    write("a.jsonl", [])
+    with pytest.raises(DataError, match=r"^a\.jsonl: no rows for train; expected at least one\."):
+        values(opened(train=["a.jsonl"], holdout=0.0)["train"])
+
+
+def test_limits_cut_after_holding_out(folder):
+    write("a.jsonl", range(100))
+    whole = opened(train=["a.jsonl"], holdout=0.2)
+    some = opened(train=["a.jsonl"], holdout=0.2, max_train=5, max_validation=3)
+    assert values(some["train"]) == values(whole["train"])[:5]
+    assert values(some["validation"]) == values(whole["validation"])[:3]
+    assert values(some["test"]) == values(whole["test"])
+    assert some["train"].description.endswith(", first 5 rows")
+
+
+def test_content_is_what_the_rows_are(folder):
+    write("a.jsonl", range(100))
+    write("b.jsonl", range(100))
+    base = opened(train=["a.jsonl"])
+    assert len({base[split].content for split in ("train", "validation", "test")}) == 3
+    assert opened(train=["a.jsonl"])["train"].content == base["train"].content
+    assert opened(train=["b.jsonl"])["train"].content == base["train"].content  # another name, the same rows
+    assert opened(train=["a.jsonl"], max_bad_rows=3)["train"].content == base["train"].content
+    others = [
+        opened(train=["a.jsonl"], holdout=0.1),
+        opened(train=["a.jsonl"], max_train=7),
+        opened(train=["a.jsonl"], validation=["b.jsonl"]),
+        opened(train=["a.jsonl", "b.jsonl"]),
+    ]
+    assert base["train"].content not in {other["train"].content for other in others}
+    Path("a.jsonl").rename("a.txt")
+    assert opened(train=["a.txt"])["train"].content != base["train"].content  # the same bytes, other rows
+
+
+def test_bad_rows(folder):
+    Path("a.jsonl").write_text('{"a": 1}\nx\n{"a": 2}\n')
+    Path("b.jsonl").write_text('y\n{"a": 3}\n')
+    source = opened(train=["a.jsonl", "b.jsonl"], holdout=0.0, max_bad_rows=2)["train"]
+    assert source.bad_rows == []
+    for _ in range(2):
+        assert values(source) == [1, 2, 3]
+        assert [row.where for row in source.bad_rows] == ["a.jsonl:2", "b.jsonl:1"]
+    with pytest.raises(DataError, match=r"^b\.jsonl:1: "):
+        values(opened(train=["a.jsonl", "b.jsonl"], holdout=0.0, max_bad_rows=1)["train"])
+
+
+def test_rows_under_reaches_the_reader(folder):
+    Path("a.json").write_text('{"x": [{"a": 1}], "y": [{"a": 2}]}')
+    assert values(opened(train=["a.json"], rows_under="y", holdout=0.0)["train"]) == [2]
+
+
+@pytest.mark.parametrize("name", ["validation", "valid", "dev", "val"])
+def test_folder_of_split_files(folder, name):
+    write("set/train.jsonl", range(100))
+    write(f"set/{name}.jsonl", ["v"])
+    write("set/train_1000.jsonl", ["no"])
+    Path("set/LICENSE.txt").write_text("words")
+    splits = opened(train=["set"])
+    assert values(splits["validation"]) == ["v"]
+    assert splits["train"].description == "set/train.jsonl without 5 % each for test"
+    assert sorted(values(splits["train"]) + values(splits["test"])) == list(range(100))
+
+
+def test_folder_of_shards(folder):
+    write("set/data/train-00001-of-00002.jsonl", [2])
+    write("set/data/train-00000-of-00002.jsonl", [1])
+    write("set/data/test-00000-of-00001.jsonl", [3])
+    splits = opened(train=["set"], holdout=0.0)
+    assert {split: values(source) for split, source in splits.items()} == {"train": [1, 2], "test": [3]}
+
+
+def test_ambiguous_folder(folder):
+    write("set/dev.jsonl", [1])
+    write("set/val.jsonl", [1])
+    with pytest.raises(
+        DataError, match=r"^task\.data\.train=set: dev\.jsonl and val\.jsonl could both be the validation split;"
+    ):
+        opened(train=["set"])
+
+
+def test_folder_without_split_files(folder):
+    write("set/other.jsonl", [1])
+    with pytest.raises(
+        DataError, match=r"^task\.data\.train=set: no file named train, .*; it has other\.jsonl\. Name the files"
+    ):
+        opened(train=["set"])
+
+
+def test_folder_without_the_split_that_is_meant(folder):
+    write("set/validation.jsonl", [1])
+    write("set/test.jsonl", [1])
+    with pytest.raises(DataError, match=r"^task\.data\.train=set: no train split; it has test, validation\."):
+        opened(train=["set"])
+
+
+def test_a_split_used_for_training_is_not_tested_on(folder):
+    write("set/test.jsonl", range(40))
+    splits = opened(train=["set"], holdout=0.2)
+    assert not set(values(splits["train"])) & set(values(splits["test"]))
+
+
+def test_builtin_and_named(folder):
+    rows = {split: [Row({"a": f"{split}{n}"}, f"Lib:{n}") for n in range(3)] for split in ("train", "validation", "test")}
+    splits = open_splits(Data(builtin="demo", max_test=2), lambda: rows)
+    assert {split: values(source) for split, source in splits.items()} == {
+        "train": ["train0", "train1", "train2"],
+        "validation": ["validation0", "validation1", "validation2"],
+        "test": ["test0", "test1"],
+    }
+    assert splits["train"].description == "built-in demo train"
+    expected = hashlib.sha256(b'{"a": "train0"}\n{"a": "train1"}\n{"a": "train2"}\n').hexdigest()
+    assert splits["train"].files == [{"path": "built-in demo train", "bytes": None, "sha256": expected}]
+    write("t.jsonl", ["mine"])
+    splits = open_splits(Data(builtin="demo", test=["t.jsonl"]), lambda: rows)
+    assert (values(splits["test"]), values(splits["train"])[0]) == (["mine"], "train0")
+    write("a.jsonl", ["own"])
+    assert list(open_splits(Data(builtin="demo", train=["a.jsonl"], holdout=0.0), lambda: rows)) == ["train"]
+
+
+def test_only_test_is_named(folder):
+    write("t.jsonl", ["mine"])
+    assert {split: values(source) for split, source in opened(test=["t.jsonl"]).items()} == {"test": ["mine"]}
+
+
+def test_nothing_is_named():
+    with pytest.raises(ConfigError, match=r"^task\.data\.train is not set and the task has no built-in set"):
+        opened()
+
+
+def test_missing_file_with_near_names(folder):
+    write("sub/train.jsonl", [1])
+    with pytest.raises(DataError) as caught:
+        opened(train=["sub/trian.jsonl"])
+    assert str(caught.value) == (
+        f"task.data.train=sub/trian.jsonl: there is no 'trian.jsonl' in {folder}/sub. Did you mean sub/train.jsonl? "
+        "Name a file, a folder, or a hub id owner/name."
+    )
+    for name, missing in (("nope/train.jsonl", "'nope'"), ("squad", "'squad'"), ("sub/train.jsonl/x", "'train.jsonl'")):
+        with pytest.raises(DataError, match=f"^task.data.test={name}: there is no {missing} in "):
+            opened(train=["sub/train.jsonl"], test=[name])
+
+
+def test_unknown_file_type(folder):
+    Path("a.docx").write_text("x")
+    with pytest.raises(DataError, match=r"^task\.data\.train=a\.docx: unknown file type; expected one of \.jsonl"):
+        opened(train=["a.docx"])
+
+
+def saved(path, **splits):
+    tables = {split: datasets.Dataset.from_dict(columns) for split, columns in splits.items()}
+    (datasets.DatasetDict(tables) if len(tables) > 1 else next(iter(tables.values()))).save_to_disk(path)
+    return str(path)
+
+
+def test_save_to_disk(folder):
+    name = saved(folder / "one", train={"a": ["NA", "001"], "n": [2**62 + 1, None]})
+    source = opened(train=[name], holdout=0.0)["train"]
+    assert [(row.fields, row.where) for row in source] == [
+        ({"a": "NA", "n": 2**62 + 1}, f"{name}:row 1"),
+        ({"a": "001", "n": None}, f"{name}:row 2"),
+    ]
+    splits = opened(train=[saved(folder / "two", train={"a": ["x"]}, dev={"a": ["y"]}, test={"a": ["z"]})])
+    assert {split: values(source) for split, source in splits.items()} == {"train": ["x"], "validation": ["y"], "test": ["z"]}
+
+
+def test_content_of_saved_sets_does_not_depend_on_time_or_place(folder):
+    one, two, other = (
+        opened(train=[saved(folder / name, train={"a": letters})], holdout=0.0)["train"]
+        for name, letters in (("one", ["x", "y"]), ("two", ["x", "y"]), ("other", ["x", "z"]))
+    )
+    assert one.content == two.content != other.content
+
+
+def test_damaged_saved_set(folder):
+    name = saved(folder / "one", train={"a": ["x"]})
+    Path(name, "data-00000-of-00001.arrow").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"one: not a readable save_to_disk folder"):
+        opened(train=[name])
+
+
+def test_hub_set(folder, monkeypatch):
+    asked = []
+
+    def load(path, **options):
+        asked.append((path, options))
+        tables = {"train": {"a": ["x"]}, "validation": {"a": ["y"]}, "unsupervised": {"a": ["u"]}}
+        return datasets.DatasetDict({split: datasets.Dataset.from_dict(columns) for split, columns in tables.items()})
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    splits = opened(train=["owner/set"], subset="en", revision="abc", holdout=0.0)
+    assert asked == [("owner/set", {"name": "en", "revision": "abc"})]
+    assert {split: values(source) for split, source in splits.items()} == {"train": ["x"], "validation": ["y"]}
+    assert splits["train"].description == "owner/set[train]"
+    assert [row.where for row in splits["train"]] == ["owner/set[train]:row 1"]
+
+
+def test_hub_set_that_cannot_be_loaded(folder, monkeypatch):
+    def load(path, **options):
+        raise ConnectionError("Couldn't reach the Hub.\nlong story")
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    with pytest.raises(DataError) as caught:
+        opened(train=["owner/set"], subset="en")
+    assert str(caught.value) == (
+        f"task.data.train=owner/set: there is no such file or folder in {folder}, and as a hub data set (subset en) it cannot be "
+        "loaded: Couldn't reach the Hub. Name a local file or folder, or correct the id, task.data.subset and task.data.revision."
+    )
+
+
+def test_files_do_not_load_the_datasets_library(folder):
+    import subprocess
+
+    write("a.jsonl", range(50))
+    program = (
+        "import sys; from llmft.config.schema import Data; from llmft.data.dataset import open_splits\n"
+        "[list(s) for s in open_splits(Data(train=['a.jsonl'], holdout=0.2), None).values()]\n"
+        "print([m for m in ('datasets', 'pyarrow', 'torch', 'pandas') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert out.stdout == "[]\n"
