@@ -31,28 +31,22 @@ def setting(key: str, value: Any, root: type, command: str) -> list[str]:
 
 def unknown_key(key: str, root: type, command: str) -> str:
     """Say that the command has no setting `key`, and which one was probably meant."""
-    known = list(settings.keys(root))
-    sections = {name.rsplit(".", 1)[0] for name in known if "." in name}
-    last = key.rsplit(".", 1)[-1]
+    section, _, last = key.rpartition(".")
     text = f"llmft {command} has no setting {key}."
-    if last in aliases.EXPLAINED and not key.startswith("gate."):
+    if last in aliases.EXPLAINED:
         return f"{text} {aliases.EXPLAINED[last]}"
     here = aliases.HERE.get(last)
-    if here and (settings.find_type(root, here.split("=")[0]) is not None):
+    if here and settings.find_type(root, here.split("=")[0]) is not None:
         return f"{text} Here it is called {here}."
-    same = [name for name in known if name.rsplit(".", 1)[-1] == last]
-    if same and key != last:  # right name, wrong section
-        return f"{text} Did you mean {' or '.join(same[:3])}?"
-    if same:
+    known = list(settings.keys(root))
+    same = [name for name in known if name.rpartition(".")[2] == last]
+    if same and not section:
         return f"{text} It belongs to a section: {' or '.join(same[:3])}."
-    by_last = {name.rsplit(".", 1)[-1]: name for name in known}
-    near = suggest(key, [*known, *sections]) or suggest(by_last.get(near_last(last, by_last), last), known)
-    return f"{text}{near} All of them: llmft {command} --help"
-
-
-def near_last(last: str, by_last: dict[str, str]) -> str:
-    """The last part of a key that looks most like `last`; `last` itself if none does."""
-    return next(iter(get_close_matches(last, list(by_last), 1, 0.75)), last)
+    beside = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == section}
+    anywhere = {name.rpartition(".")[2]: name for name in known}
+    near = [beside[name] for name in get_close_matches(last, beside, 1, 0.7)] or same or get_close_matches(key, known, 1, 0.7)
+    near = near or [anywhere[name] for name in get_close_matches(last, anywhere, 1, 0.8)]
+    return f"{text} Did you mean {' or '.join(near[:3])}?" if near else f"{text} All of them: llmft {command} --help"
 
 
 def unknown_choice(group: str, choice: str, choices: Iterable[str]) -> str:
@@ -76,7 +70,12 @@ def hydra_error(error: Exception, command: str) -> str:
             f" Put it in double quotes inside single ones: '{key}=\"...\"'"
         )
     if isinstance(error, MissingConfigException):
-        return f"{' '.join(line.strip() for line in text.splitlines())} See llmft {command} --help for the choices."
+        group, _, choice = (error.missing_cfg_file or "").rpartition("/")
+        if group and error.options:
+            named_in = re.match(r"In '([^']+)'", text)
+            where = f"{named_in[1]}.yaml: " if named_in and not named_in[1].startswith("hydra/") else ""
+            return where + unknown_choice(group, choice, error.options)
+        return f"{text.splitlines()[0]} Name a YAML file without its ending, in a folder given by --config-dir."
     if isinstance(error, OmegaConfBaseException) or isinstance(cause, OmegaConfBaseException):
         inner = error if isinstance(error, OmegaConfBaseException) else cause
         key = getattr(inner, "full_key", None) or ""

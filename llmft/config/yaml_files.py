@@ -40,7 +40,7 @@ def _walk(node: yaml.MappingNode, content: dict[Any, Any], section: str, root: t
         key = f"{section}.{name}" if section else name
         in_hydra = key.split(".")[0] == "hydra"
         deeper = in_hydra or settings.is_section(root, key) or settings.find_type(root, f"{key}.x") is not None
-        if deeper and isinstance(value, dict) and isinstance(value_node, yaml.MappingNode):
+        if deeper and value and isinstance(value, dict) and isinstance(value_node, yaml.MappingNode):
             yield from _walk(value_node, value, key, root, command)
         else:
             yield from ((name_node.start_mark.line + 1, text) for text in _check_leaf(key, value, root, command))
