@@ -81,8 +81,10 @@ def docstrings(node: ast.AST, name: str) -> Iterator[tuple[str, int, str]]:
         if text:
             yield name, node.body[0].lineno, text
     for child in ast.iter_child_nodes(node):
-        named = isinstance(child, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
-        yield from docstrings(child, f"{name}.{child.name}" if named else name)  # type: ignore[attr-defined]
+        if isinstance(child, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield from docstrings(child, f"{name}.{child.name}")
+        elif isinstance(child, (ast.stmt, ast.ExceptHandler)):  # expressions, most of a tree, define nothing
+            yield from docstrings(child, name)
 
 
 def summarized(docstring: str) -> dict[str, Any] | None:
@@ -124,10 +126,10 @@ def is_prose(text: str) -> bool:
 
 
 def without_duplicates(rows: list[Row]) -> Iterator[Row]:
-    """Yield rows whose summary and document are both new."""
+    """Yield rows whose name, summary and document are all new; a property and its setter have one name."""
     seen: set[str] = set()
     for row in rows:
-        texts = {normalized(row.fields["summary"]), normalized(row.fields["document"])}
+        texts = {row.fields["id"], normalized(row.fields["summary"]), normalized(row.fields["document"])}
         if not texts & seen:
             yield row
         seen |= texts

@@ -8,6 +8,7 @@ from typing import Any
 MAX_DEPTH = 64
 """Deepest nesting of lists and objects; no text data needs more, and deeper values exhaust the stack later on."""
 SPACE = re.compile(r"[ \t\r\n]*")
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Malformed(Exception):
@@ -74,7 +75,7 @@ def problem_in(value: Any) -> str | None:
         if isinstance(item, str):
             if "\0" in item:
                 return f"NUL character in {shortened(item)}"
-            if not item.isascii() and any("\ud800" <= character <= "\udfff" for character in item):
+            if not item.isascii() and SURROGATE.search(item):
                 return f"half of a surrogate pair in {shortened(item)}"
         elif depth == MAX_DEPTH and isinstance(item, (dict, list)):
             return f"nested deeper than {MAX_DEPTH} levels"
