@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,20 @@ OURS = ("hydra.run.dir=.", "hydra.output_subdir=null", "hydra.job.chdir=false", 
 """Run directories and logging are ours, not Hydra's."""
 
 
+@dataclass(frozen=True)
+class Request:
+    """A command line, understood. A sweep may hand it to other processes."""
+
+    command: str
+    asked: Arguments
+    settings: list[str]
+    """As Hydra's grammar wants them."""
+    folders: list[Path]
+    """Where YAML is looked for, the built-in folder first."""
+    typed: list[str]
+    """The whole command line as it was typed, for the record."""
+
+
 def run(command: str, words: list[str], typed: list[str]) -> int:
     """Run a command and return its exit code.
 
@@ -41,20 +56,25 @@ def run(command: str, words: list[str], typed: list[str]) -> int:
     if problems:
         raise ConfigError(*problems)
     compose.register(folders[1:])
-    with sentences(command):
+    request = Request(command, asked, settings, folders, typed)
+    with sentences(request):
         previewed = compose.preview(command, asked.config_name or command, [*overrides.first_values(settings), *OURS])
     if asked.multirun:
-        return _sweep(command, asked, settings, str(previewed.output_root), typed)
+        return _sweep(request, str(previewed.output_root))
+    if asked.cfg == "job" and command != "train" and previewed.run is not None:  # Hydra would show it without the settings of the run
+        values = _with_run(request, compose.plain(previewed, command), asked.settings)
+        print(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), end="")
+        return 0
     jobs: list[Callable[[], Any]] = []
 
     def take(cfg: DictConfig) -> None:  # only noted, so that what the work raises does not go through Hydra
         try:
             values, named = compose.plain(cfg, command), list(HydraConfig.get().overrides.task)
-            jobs.append(lambda: _work(command, values, named, typed))
+            jobs.append(lambda: _work(request, values, named))
         except ConfigError as error:
             problems.extend(error.problems)
 
-    _call_hydra(command, asked, [*settings, *OURS], take)
+    _call_hydra(request, take)
     if problems:
         raise ConfigError(*problems)
     for job in jobs:  # none if Hydra only had to show something
@@ -62,41 +82,44 @@ def run(command: str, words: list[str], typed: list[str]) -> int:
     return 0
 
 
-def _sweep(command: str, asked: Arguments, settings: list[str], output_root: str, typed: list[str]) -> int:
+def _sweep(request: Request, output_root: str) -> int:
     # Imported here: a sweep looks at the runs it started, which a single run does not need.
     from llmft.sweep import jobs, search
 
     search.register()
-    folder = jobs.choose(output_root, typed)
+    folder = jobs.choose(output_root, request.typed)
 
     def job(cfg: DictConfig) -> float | None:
         told = HydraConfig.get()
-        values, named = compose.plain(cfg, command), list(told.overrides.task)
-        output_key = "output_dir" if command == "train" else "output"
-        return jobs.run_job(
-            Path(told.sweep.dir),
-            int(told.job.num),
-            named,
-            values,
-            lambda output: _work(command, values | {output_key: output}, named, typed),
-        )
+        values, named = compose.plain(cfg, request.command), list(told.overrides.task)
 
-    place = QuotedString(str(folder), Quote.single).with_quotes()
+        def work(output: str) -> float | None:
+            return _work(request, values | _output(request.command, output), named)
+
+        return jobs.run_job(Path(told.sweep.dir), int(told.job.num), named, values, work)
+
     try:
-        _call_hydra(command, asked, [*settings, *OURS, f"hydra.sweep.dir={place}"], job)
+        _call_hydra(request, job, f"hydra.sweep.dir={QuotedString(str(folder), Quote.single).with_quotes()}")
     finally:
         code = jobs.finish(folder)
     return code
 
 
-def _call_hydra(command: str, asked: Arguments, settings: list[str], function: Callable[[DictConfig], Any]) -> None:
+def _output(command: str, folder: str) -> dict[str, str]:
+    """The setting that makes a command write into the folder of its job."""
+    if command == "train":
+        return {"output_dir": folder}
+    return {"output": folder if command == "eval" else f"{folder}/predictions.jsonl"}
+
+
+def _call_hydra(request: Request, function: Callable[[DictConfig], Any], *more: str) -> None:
     """hydra.main with the command line put in order; its errors come back as ConfigError."""
     argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv = [f"llmft {command}", *asked.flags(), *settings]
+    sys.argv = [f"llmft {request.command}", *request.asked.flags(), *request.settings, *OURS, *more]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and leaving
     try:
-        with sentences(command):
-            hydra.main(version_base="1.3", config_path=str(sources.built_in()), config_name=command)(function)()
+        with sentences(request):
+            hydra.main(version_base="1.3", config_path=str(request.folders[0]), config_name=request.command)(function)()
     finally:
         sys.argv = argv
         if full_error is None:
@@ -104,38 +127,44 @@ def _call_hydra(command: str, asked: Arguments, settings: list[str], function: C
 
 
 @contextmanager
-def sentences(command: str) -> Iterator[None]:
+def sentences(request: Request) -> Iterator[None]:
     """Turn what Hydra, OmegaConf and YAML raise into ConfigError."""
     try:
         yield
     except (HydraException, OmegaConfBaseException, yaml.MarkedYAMLError) as error:
-        raise ConfigError(explain.hydra_error(error, command)) from error
+        raise ConfigError(explain.hydra_error(error, request.command)) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(*(f"{path}: not UTF-8. Save it as UTF-8." for path in sources.not_utf8(request.folders))) from error
 
 
-def _work(command: str, values: dict[str, Any], named: list[str], typed: list[str]) -> float | None:
+def _with_run(request: Request, values: dict[str, Any], named: list[str]) -> dict[str, Any]:
+    """The values of eval or predict on top of those of the run that they name."""
+    # Imported here: a plain configuration error must not wait for it.
+    from llmft.runs.directory import resolve
+
+    folder = resolve(str(values["run"]), str(values["output_root"]))
+    keys = overrides.named_keys(named, compose.ROOTS[request.command], request.folders)
+    return compose.from_run(values, keys, compose.read_run(folder), request.command) | {"run": str(folder)}
+
+
+def _work(request: Request, values: dict[str, Any], named: list[str]) -> float | None:
     """Check the settings and do what they say; the value of training.metric where there is one."""
-    if command != "train" and values["run"] is not None:
-        # Imported here: a plain configuration error must not wait for it.
-        from llmft.runs.directory import resolve
-
-        folder = resolve(str(values["run"]), str(values["output_root"]))
-        folders = [sources.built_in(), *compose.UserFolders.folders]
-        keys = overrides.named_keys(named, compose.ROOTS[command], folders)
-        values = compose.from_run(values, keys, compose.read_run(folder), command) | {"run": str(folder)}
-    settings = compose.to_run(values, command)
+    if request.command != "train" and values["run"] is not None:
+        values = _with_run(request, values, named)
+    settings = compose.to_run(values, request.command)
     problems = rules.check(settings)
     if problems:
         raise ConfigError(*problems)
     if isinstance(settings, TrainRun):
         from llmft.train import train
 
-        return train(settings, typed)
+        return train(settings, request.typed)
     if isinstance(settings, EvalRun):
         from llmft.evaluate import evaluate
 
-        evaluate(settings, typed)
+        evaluate(settings, request.typed)
     else:
         from llmft.predict import predict
 
-        predict(settings, typed)
+        predict(settings, request.typed)
     return None

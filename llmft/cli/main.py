@@ -5,6 +5,7 @@ Nothing heavy at the top: help, completion and mistakes must answer at once.
 
 import errno
 import os
+import shlex
 import sys
 import traceback
 from importlib.metadata import version
@@ -30,15 +31,12 @@ def main(argv: list[str] | None = None) -> int:
         _say("\n".join(f"error: {problem}" for problem in problems))
         return error.exit_code
     except Stopped as stopped:
-        again = f"; go on with: llmft {' '.join(words)}" if stopped.exit_code == 75 else ""
+        again = f"; go on with: {shlex.join(['llmft', *words])}" if stopped.exit_code == 75 else ""
         _say(f"stopped by {stopped}{again}")
         return stopped.exit_code
     except KeyboardInterrupt:
         _say("stopped by Ctrl-C")
         return 130
-    except MemoryError:
-        _say("error: out of memory. Set training.micro_tokens or task.max_source_tokens lower, or take a smaller model.")
-        return 6
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more on its way out
         return 1
@@ -50,7 +48,11 @@ def main(argv: list[str] | None = None) -> int:
             f"error: {error.filename or 'writing'}: {error.strerror}. Free space, or choose another output_root or output_dir."
         )
         return 1
-    except Exception:
+    except Exception as error:
+        # Names, not classes: torch raises a RuntimeError of its own on each kind of machine, and is not to be imported here.
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error):
+            _say("error: out of memory. Set training.micro_tokens or task.max_source_tokens lower, or take a smaller model.")
+            return 6
         traceback.print_exc()
         return 1
 

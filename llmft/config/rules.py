@@ -10,7 +10,7 @@ from typing import Any
 from llmft.config import names
 from llmft.config.every import parse_every
 from llmft.config.schema import AdapterKind, EvalRun, Gate, Generation, PredictRun, Task, TrainRun
-from llmft.config.secrets import SECRET
+from llmft.config.secrets import SECRET, redact
 from llmft.errors import ConfigError
 
 SCORES = {"rouge": ("rouge1", "rouge2", "rougeL", "rougeLsum")}
@@ -19,8 +19,11 @@ SCORES = {"rouge": ("rouge1", "rouge2", "rougeL", "rougeLsum")}
 
 def check(run: TrainRun | EvalRun | PredictRun) -> list[str]:
     """What is wrong with the settings, one sentence each; empty if the command can start."""
-    wrong = [f"{key}: looks like a secret, which would be written into the run. Set it in the environment instead."
-             for key, value in _leaves(run) if isinstance(value, str) and SECRET.search(value)]  # fmt: skip
+    wrong = [
+        f"{redact(key)}: looks like a secret, which would be written into the run. Set it in the environment instead."
+        for key, value in _leaves(run)
+        if SECRET.search(f"{key}\n{value}")
+    ]
     wrong += _infinite(run)
     wrong += _task(run.task)
     wrong += _generation(run.generation)

@@ -85,3 +85,14 @@ def check_shadowing(folders: list[Path]) -> None:
             first.setdefault(name, path)
     if problems:
         raise ConfigError(*problems)
+
+
+def not_utf8(folders: list[Path]) -> list[Path]:
+    """The YAML files that cannot be read as UTF-8."""
+    found = []
+    for path in (path for folder in folders for path in sorted(folder.rglob("*.yaml"))):
+        try:
+            path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            found.append(path)
+    return found

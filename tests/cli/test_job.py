@@ -92,10 +92,23 @@ def test_how_it_ends(llmft, raised, code, said):
     assert "Traceback" not in llmft.err
 
 
-def test_memory(llmft):
-    llmft.result = MemoryError()
+class OutOfMemoryError(RuntimeError):
+    """torch.OutOfMemoryError by its name."""
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        MemoryError(),
+        OutOfMemoryError("CUDA"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate"),
+    ],
+)
+def test_memory(llmft, raised):
+    llmft.result = raised
     assert llmft("train") == 6
     assert "training.micro_tokens" in llmft.err
+    assert "Traceback" not in llmft.err
 
 
 def test_a_bug_shows_its_traceback_without_hydra(llmft):
@@ -169,6 +182,19 @@ def test_a_chosen_file_lies_on_top(llmft, run_folder):
     assert (run.generation.num_beams, run.generation.max_new_tokens, run.hardware.device) == (1, 33, Device.auto)
     assert llmft("eval", "run=outputs/r1", "task=summarization") == 0
     assert (llmft.runs[0].task.system, llmft.runs[0].task.data.train) == (None, None)  # the task as a whole
+
+
+def test_cfg_shows_a_run_with_the_command_line_on_top(llmft, run_folder):
+    assert llmft("eval", "run=outputs/r1", "generation.num_beams=1", "--cfg", "job") == 0
+    shown = yaml.safe_load(llmft.out)
+    assert (shown["generation"]["num_beams"], shown["generation"]["max_new_tokens"], shown["seed"]) == (1, 33, 7)
+
+
+def test_a_primary_file_of_ones_own(llmft, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/nightly.yaml").write_text("defaults:\n  - train\n  - _self_\nseed: 9\n", encoding="utf-8")
+    assert llmft("train", "--config-dir", "mine", "--config-name", "nightly", "optimizer.lr=1", "adapter=none") == 0
+    assert (llmft.runs[0].seed, llmft.runs[0].optimizer.lr, llmft.runs[0].adapter.name) == (9, 1.0, AdapterKind.none)
 
 
 def test_latest_is_resolved(llmft, run_folder):

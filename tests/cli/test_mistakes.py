@@ -251,3 +251,10 @@ def test_rules_come_together(llmft):
     assert llmft("train", "training.batch_size=0", "optimizer.lr=0", "training.metric=rogueL") == 2
     assert llmft.err.count("error: ") == 3
     assert "Did you mean rougeL?" in llmft.err
+
+
+def test_yaml_in_another_encoding(llmft, tmp_path):
+    path = write(tmp_path / "llmft_conf/experiment/x.yaml", "")
+    path.write_bytes("# @package _global_\ntask:\n  name: Übersetzung\n".encode("latin-1"))
+    assert llmft("train", "experiment=x") == 2
+    assert llmft.err == f"error: {path}: not UTF-8. Save it as UTF-8.\n"
