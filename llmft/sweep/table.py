@@ -93,9 +93,11 @@ def _width(columns: list[Column]) -> int:
 
 
 def _short(value: str) -> str:
-    """A drawn number with four digits: 0.00031622776601683794 as 0.0003162."""
+    """A drawn number with four digits (0.00031622776601683794 as 0.0003162), a text without the quotes that Hydra puts."""
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+        return value[1:-1]
     try:
-        return f"{float(value):.4g}" if len(value) > 8 else value
+        return f"{float(value):.4g}" if len(value) > 8 and not value.isdigit() else value
     except ValueError:
         return value
 

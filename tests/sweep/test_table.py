@@ -67,6 +67,19 @@ def test_keys_that_end_alike_are_written_out(capfd: pytest.CaptureFixture[str]) 
     assert shown(rows, capfd)[2].split()[:4] == ["job", "a.name", "b.name", "+c"]
 
 
+def test_values_are_shortened() -> None:
+    given = ["0.00031622776601683794", "1e-4", "'{document}'", '"a, b"', "'", "google/gemma-3", "123456789"]
+    assert [table._short(value) for value in given] == [
+        "0.0003162",
+        "1e-4",
+        "{document}",
+        "a, b",
+        "'",
+        "google/gemma-3",
+        "123456789",
+    ]
+
+
 def test_best() -> None:
     assert best(ROWS) is ROWS[1]
     lower = [row(0, [], 2.0, "loss", higher=False), row(1, [], 1.0, "loss", higher=False)]
