@@ -104,6 +104,8 @@ def _text(value: str, multirun: bool) -> str:
     parsed = _parse(value)
     if value == "" or value.lower() == "null" or isinstance(parsed and parsed._value, QuotedString):
         return value
+    if parsed and isinstance(parsed._value, str) and parsed._value == value:
+        return value  # easier to read in the table of a sweep
     if multirun:
         if parsed and parsed.is_sweep_override() and parsed.value_type != ValueType.SIMPLE_CHOICE_SWEEP:
             return value  # choice(...), range(...), interval(...)

@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from llmft.config import explain, record, schema, sources, yaml_files
+from llmft.config import dump, explain, schema, sources, yaml_files
 from llmft.errors import ConfigError
 
 Run = schema.TrainRun | schema.EvalRun | schema.PredictRun
@@ -86,7 +86,7 @@ def to_run(values: dict[str, Any], command: str) -> Run:
     if problems:
         raise ConfigError(*problems)
     try:
-        config = OmegaConf.merge(OmegaConf.structured(root), record.escape(values))
+        config = OmegaConf.merge(OmegaConf.structured(root), dump.escape(values))
     except OmegaConfBaseException as error:
         raise ConfigError(explain.hydra_error(error, command)) from error
     missing = OmegaConf.missing_keys(config)

@@ -1,5 +1,6 @@
 """A run's settings as files: config.yaml, and rerun.yaml that repeats the run."""
 
+import re
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Any
@@ -10,6 +11,9 @@ from llmft.config.schema import EvalRun, PredictRun, TrainRun
 
 # Where a run writes and how it goes on says nothing about what it computes.
 NOT_IN_FINGERPRINT = ("output_root", "output_dir", "gate")
+
+# A repeated run gets a folder of its own, and whom to trust is not for a file in a run directory to say.
+NOT_REPEATED = ("output_dir", "plugins")
 
 
 def to_values(settings: Any) -> Any:
@@ -31,10 +35,23 @@ def config_yaml(run: TrainRun | EvalRun | PredictRun) -> str:
 
 
 def rerun_yaml(run: TrainRun) -> str:
-    """A primary config with every setting of `run` but the folder it wrote to."""
-    values = to_values(run) | {"output_dir": None}
+    """A primary config with every setting of `run` but the folder it wrote to and the packages it trusted."""
+    values = {key: value for key, value in to_values(run).items() if key not in NOT_REPEATED}
     head = "# Repeats this run in a new directory: llmft train --config-dir THIS_FOLDER --config-name rerun\n"
-    return head + yaml.safe_dump({"defaults": ["schema/train", "_self_"], **values}, sort_keys=False, allow_unicode=True)
+    return head + yaml.safe_dump(
+        {"defaults": ["schema/train", "_self_"], **escape(values)}, sort_keys=False, allow_unicode=True
+    )
+
+
+def escape(value: Any) -> Any:
+    """Return values that OmegaConf takes as they are: a ${...} in a text is literal."""
+    if isinstance(value, dict):
+        return {key: escape(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [escape(inner) for inner in value]
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", value)
+    return value
 
 
 def fingerprinted(run: TrainRun) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from llmft.config.record import config_yaml, rerun_yaml
+from llmft.config.dump import config_yaml, rerun_yaml
 from llmft.config.schema import AdapterKind, Device, TrainRun
 from llmft.errors import DataError, GateNotMet, Stopped
 

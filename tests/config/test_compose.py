@@ -4,14 +4,14 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from llmft.config import compose, record
+from llmft.config import compose, dump
 from llmft.config.schema import Adapter, AdapterKind, EvalRun, TrainRun
 from llmft.errors import ConfigError
 
 
 def values(command="train", **sections):
     plain = OmegaConf.to_container(OmegaConf.structured(compose.ROOTS[command]), enum_to_str=True)
-    return OmegaConf.to_container(OmegaConf.merge(plain, {"model": {"name": "gpt2"}}, record.escape(sections)), resolve=True)
+    return OmegaConf.to_container(OmegaConf.merge(plain, {"model": {"name": "gpt2"}}, dump.escape(sections)), resolve=True)
 
 
 def test_to_run_is_plain_dataclasses():
@@ -48,11 +48,11 @@ def test_recorded_values_come_back():
     run = compose.to_run(
         values(task={"prompt": "costs ${5}\n要約 {source}", "name": "off"}, seed=3, gate={"min": {"a": 1}}), "train"
     )
-    plain = yaml.safe_load(record.config_yaml(run))
+    plain = yaml.safe_load(dump.config_yaml(run))
     assert compose.to_run(plain, "train") == run
-    again = OmegaConf.to_container(OmegaConf.create(record.rerun_yaml(run)), resolve=True)
+    again = OmegaConf.to_container(OmegaConf.create(dump.rerun_yaml(run)), resolve=True)
     assert {name: again[name] for name in again if name != "defaults"} == {
-        name: plain[name] for name in plain if name not in record.ELSEWHERE
+        name: plain[name] for name in plain if name not in dump.NOT_REPEATED
     }
     assert again["defaults"] == ["schema/train", "_self_"]
 
