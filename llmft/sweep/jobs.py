@@ -6,6 +6,7 @@ disk connects the jobs with the process that started them.
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import secrets
@@ -44,8 +45,12 @@ def choose(output_root: str, command: list[str]) -> Path:
                     _say(f"going on with the sweep {path.parent}; training.resume=never starts a new one")
                     return path.parent
     sweep_dir = Path(output_root) / f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}-sweep"
+    try:
+        sweep_dir.mkdir(parents=True)
+    except OSError as error:
+        raise durable.unwritable(sweep_dir, error.errno or errno.EIO) from error
+    _hold(sweep_dir)  # before there is anything that the same command could take for an unfinished sweep
     durable.write_json(sweep_dir / FILE, _outcome(told, [], complete=False))
-    _hold(sweep_dir)
     return sweep_dir
 
 
@@ -82,10 +87,12 @@ def run_job(
         _say(f"job {run_path.name} not started: {error}")
         return None
     except (Exception, SystemExit) as error:
-        code = error.exit_code if isinstance(error, LlmftError) else 1
-        if not isinstance(error, LlmftError):
+        code, text = 1, f"{type(error).__name__}: {error}"
+        if isinstance(error, LlmftError):
+            code, text = error.exit_code, str(error)
+        else:
             traceback.print_exc()
-        text = provenance.redact(str(error) or type(error).__name__)
+        text = provenance.redact(text)
         _say(f"job {run_path.name} failed, exit {code}: {text}")
         with contextlib.suppress(LlmftError):  # a full disk: the other jobs say so too
             _record(sweep_dir, run_path, before, start, code, text, "diverged" if isinstance(error, Diverged) else "failed")
@@ -109,8 +116,8 @@ def finish(sweep_dir: Path) -> int:
             return 1
         good = all(row.exit == 0 for row in found)
         told = json.loads((sweep_dir / FILE).read_text(encoding="utf-8"))["command"]
-        durable.write_json(sweep_dir / FILE, _outcome(told, found, complete=good and not interrupted))
         table.show(sweep_dir, found)
+        durable.write_json(sweep_dir / FILE, _outcome(told, found, complete=good and not interrupted))
         return 0 if good else 1
     finally:
         if sweep_dir in _locks:

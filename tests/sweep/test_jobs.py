@@ -147,6 +147,12 @@ def test_a_running_sweep_is_not_joined(tmp_path: Path) -> None:
     assert jobs.choose(str(tmp_path), ["tiny"]) != first
 
 
+def test_where_no_directory_can_be_made(tmp_path: Path) -> None:
+    (tmp_path / "root").touch()
+    with pytest.raises(LlmftError, match=r"root/.*-sweep: cannot be written: Not a directory"):
+        jobs.choose(str(tmp_path / "root"), ["tiny"])
+
+
 def test_a_sweep_without_jobs_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="Could not override 'zz'"):
         sweep(tmp_path, "zz=1,2")
@@ -220,8 +226,8 @@ def test_a_changed_configuration_is_run_again(sweep_dir: Path) -> None:
     [
         (DataError("d.csv:3: empty"), 4, "d.csv:3: empty"),
         (LlmftError("disk full"), 1, "disk full"),
-        (ValueError(), 1, "ValueError"),
-        (SystemExit(3), 1, "3"),
+        (ValueError("no"), 1, "ValueError: no"),
+        (SystemExit(3), 1, "SystemExit: 3"),
     ],
 )
 def test_a_job_without_a_run_directory_gets_a_status(sweep_dir: Path, error: BaseException, code: int, text: str) -> None:
