@@ -4,6 +4,7 @@ Step 1 of the method, initialise from pretrained weights, is here; steps 2 to 7 
 """
 
 import json
+import os
 import shlex
 import sys
 import time
@@ -215,7 +216,7 @@ def summary(work: Work) -> TrainSummary:
 
 def next_commands(path: Path, command: list[str]) -> list[str]:
     """Return what a user may want to type next."""
-    run = shlex.quote(str(path))
+    run = shlex.quote(os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path))
     return [
         f"llmft eval run={run}",
         f"llmft predict run={run} input=FILE.jsonl output=predictions.jsonl",

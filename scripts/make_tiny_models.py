@@ -148,9 +148,8 @@ def bert() -> Made:
 def t5() -> Made:
     """An encoder-decoder with relative positions."""
     tokenizer = sentence_tokenizer(["<pad>", "</s>", "<unk>"], "</s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
-    config = T5Config(
-        vocab_size=len(tokenizer), d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, decoder_start_token_id=0
-    )
+    config = T5Config(vocab_size=len(tokenizer), d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4)
+    config.decoder_start_token_id = 0
     return T5ForConditionalGeneration(config), tokenizer
 
 

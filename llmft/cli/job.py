@@ -61,7 +61,8 @@ def run(command: str, words: list[str], typed: list[str]) -> int:
         previewed = compose.preview(command, asked.config_name or command, [*overrides.first_values(settings), *OURS])
     if asked.multirun:
         return _sweep(request, str(previewed.output_root))
-    if asked.cfg == "job" and command != "train" and previewed.run is not None:  # Hydra would show it without the settings of the run
+    # Hydra would show it without the settings of the run
+    if asked.cfg == "job" and command != "train" and previewed.run is not None:
         values = _with_run(request, compose.plain(previewed, command), asked.settings)
         print(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), end="")
         return 0

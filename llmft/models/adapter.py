@@ -1,6 +1,7 @@
 """LoRA adapters, in PEFT's configuration and file format."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,9 @@ def add_adapter(pretrained: Pretrained, adapter: Adapter) -> None:
         task_type=TASK_TYPES[pretrained.family],
     )
     try:
-        pretrained.adapter = get_peft_model(pretrained.model, config)
+        with warnings.catch_warnings():  # PEFT asks transformers for an attribute under its old name
+            warnings.simplefilter("ignore", FutureWarning)
+            pretrained.adapter = get_peft_model(pretrained.model, config)
     except ValueError as error:
         raise ConfigError(f"adapter.target_modules={adapter.target_modules}: {error}") from error
 

@@ -47,7 +47,7 @@ def save(checkpoints: Path, pretrained: Pretrained, optimizers: Sequence[Optimiz
         if not durable.verify(folder):
             return folder
         set_aside(folder)
-    names = {weight: name for name, weight in pretrained.trained}
+    names: dict[torch.Tensor, str] = {weight: name for name, weight in pretrained.trained}
     tensors, values = optimizer_state(optimizers, names)
     random_tensors, random_values = rng_state()
     with durable.directory(folder) as new:
@@ -107,7 +107,7 @@ def load(folder: Path, pretrained: Pretrained, optimizers: Sequence[Optimizer]) 
     """Put weights, optimizer and random states back as they were; return the position."""
     state = json.loads((folder / "state.json").read_text())
     load_weights(folder, pretrained)
-    names = {weight: name for name, weight in pretrained.trained}
+    names: dict[torch.Tensor, str] = {weight: name for name, weight in pretrained.trained}
     load_optimizer_state(optimizers, names, load_file(folder / "optimizer.safetensors"), state["optimizer"])
     set_rng_state(load_file(folder / "random.safetensors"), state["random"])
     return Position(**state["position"])

@@ -1,0 +1,31 @@
+"""What tests share: tiny models of every architecture, made once, and a cache of their own."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# One thread: tiny models are slower with more, and test processes run side by side.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with a tiny random model of each architecture: tiny / "llama", tiny / "gpt2" and so on."""
+    spec = importlib.util.spec_from_file_location("make_tiny_models", ROOT / "scripts" / "make_tiny_models.py")
+    assert spec and spec.loader
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    folder = tmp_path_factory.mktemp("tiny")
+    script.main(folder, [])
+    return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep converted models and tokens out of the user's cache."""
+    os.environ["LLMFT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
