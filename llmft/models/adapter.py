@@ -33,8 +33,9 @@ def add_adapter(pretrained: Pretrained, adapter: Adapter) -> None:
         task_type=TASK_TYPES[pretrained.family],
     )
     try:
-        with warnings.catch_warnings():  # PEFT asks transformers for an attribute under its old name
-            warnings.simplefilter("ignore", FutureWarning)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers for an attribute under its old name
+            warnings.filterwarnings("ignore", "fan_in_fan_out")  # PEFT sees by itself that GPT-2's weights are transposed
             pretrained.adapter = get_peft_model(pretrained.model, config)
     except ValueError as error:
         raise ConfigError(f"adapter.target_modules={adapter.target_modules}: {error}") from error

@@ -4,8 +4,9 @@ Registered with transformers under the name `RAGGED`. transformers builds no mas
 travels as the keyword argument `document_lengths` through the model's forward pass.
 """
 
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -83,11 +84,30 @@ AttentionMaskInterface.register(RAGGED, no_mask)
 
 
 @contextmanager
-def ragged(model: PreTrainedModel) -> Iterator[None]:
-    """Run `model` with ragged attention inside the block, and with the attention it had before after it."""
+def attention(model: PreTrainedModel, name: str) -> Iterator[None]:
+    """Run `model` with the attention of that name inside the block, and with the one it had before after it."""
     before = model.config._attn_implementation
-    model.set_attn_implementation(RAGGED)
+    model.set_attn_implementation(name)
     try:
         yield
     finally:
         model.set_attn_implementation(before)
+
+
+def ragged(model: PreTrainedModel) -> AbstractContextManager[None]:
+    """Run `model` with ragged attention inside the block."""
+    return attention(model, RAGGED)
+
+
+def checkpoint_layers(model: PreTrainedModel) -> None:
+    """Keep only each layer's input in the forward pass; compute the layer again in the backward pass.
+
+    The backward pass runs after the block of `ragged`, so the attention of the forward pass is put back for it.
+    """
+
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), attention(model, model.config._attn_implementation)
+
+    with warnings.catch_warnings():  # transformers is about to rename it
+        warnings.simplefilter("ignore", FutureWarning)
+        model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": contexts})

@@ -10,6 +10,7 @@ from llmft.hardware.determinism import prepare
 from llmft.hardware.device import choose_device
 from llmft.hardware.precision import choose_precision
 from llmft.models.adapter import add_adapter, load_adapter
+from llmft.models.attention import checkpoint_layers
 from llmft.models.family import Family
 from llmft.models.load import Pretrained, load_family, load_pretrained
 from llmft.models.locate import locate
@@ -31,7 +32,7 @@ def open_training(run: TrainRun, bound: BoundTask, folder: Path) -> TextToText:
     if lora:
         add_adapter(pretrained, run.adapter)
     if run.model.gradient_checkpointing:
-        pretrained.model.gradient_checkpointing_enable({"use_reentrant": False})
+        checkpoint_layers(pretrained.model)
     pretrained.model.train()
     return TextToText(run.task, bound, pretrained, run.generation, precision, run.seed)
 

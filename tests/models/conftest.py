@@ -1,0 +1,56 @@
+"""What tests of models share: tiny models loud enough that mistakes show, and documents of many lengths."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from llmft.data.encode import Encoded
+from llmft.models.load import Pretrained, load_pretrained
+
+LENGTHS = (9, 17, 2, 1, 9, 30, 5)
+
+
+def _loud(model: PreTrainedModel) -> PreTrainedModel:
+    """Make fresh weights larger: at their usual size attention is all but even, and every loss all but log(vocabulary)."""
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim >= 2:
+                weight.mul_(4 if "embed" in name or "wte" in name else 6)
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def loud() -> Callable[[PreTrainedModel], PreTrainedModel]:
+    return _loud
+
+
+@pytest.fixture
+def open_tiny(tiny: Path) -> Callable[[str], Pretrained]:
+    """Load a tiny model in float32, its weights made loud, in eval mode."""
+
+    def load(name: str) -> Pretrained:
+        pretrained = load_pretrained(tiny / name, torch.float32, torch.device("cpu"))
+        _loud(pretrained.model)
+        return pretrained
+
+    return load
+
+
+@pytest.fixture
+def documents() -> list[Encoded]:
+    """Random documents; about half of each one's tokens, the later ones, carry loss."""
+    random = np.random.default_rng(0)
+    return [
+        Encoded(
+            id=str(number),
+            ids=random.integers(3, 300, length).astype(np.int32),
+            loss_mask=np.arange(length) >= length // 2,
+            source_ids=None,
+            where=f"f:{number}",
+        )
+        for number, length in enumerate(LENGTHS)
+    ]

@@ -1,0 +1,216 @@
+"""The ragged forward pass against plain transformers, one document at a time: loss, gradients, and who sees whom."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    CohereConfig,
+    Gemma2Config,
+    GraniteConfig,
+    Llama4TextConfig,
+    MistralConfig,
+    Qwen3Config,
+)
+
+from llmft.config.schema import Adapter, AdapterKind
+from llmft.data.batch import collate_decoder, cut
+from llmft.data.encode import Encoded
+from llmft.models.adapter import add_adapter
+from llmft.models.attention import checkpoint_layers, ragged
+from llmft.models.forward import check_fast_path, plain_loss, ragged_loss
+
+DECODERS = ["llama", "qwen3", "gpt2"]
+LORA = Adapter(name=AdapterKind.lora, r=4)
+SMALL = {
+    "vocab_size": 300,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+
+def reference(model, documents):
+    """Sum of token losses as any user of transformers would take it: one document, labels -100 where there is no loss."""
+    total = torch.zeros(())
+    for item in documents:
+        ids = torch.from_numpy(item.ids.astype(np.int64))
+        labels = torch.where(torch.from_numpy(item.loss_mask), ids, -100)[None]
+        count = int((labels[:, 1:] != -100).sum())
+        if count:
+            total = total + model(input_ids=ids[None], labels=labels).loss * count
+    return total
+
+
+def gradients(model, *losses):
+    """Gradients of the sum of `losses` by weight; each is a function, so that micro-batches are freed one by one."""
+    model.zero_grad()
+    for loss in losses:
+        loss().backward()
+    return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+
+
+def farthest(found, expected):
+    """The largest relative L2 distance of a gradient, over the weights."""
+    assert found.keys() == expected.keys()
+    return max(float((found[name] - expected[name]).norm() / expected[name].norm()) for name in expected)
+
+
+def open_for_training(open_tiny, name, lora):
+    pretrained = open_tiny(name)
+    if lora:
+        torch.manual_seed(1)
+        add_adapter(pretrained, LORA)
+        for weight_name, weight in pretrained.trained:
+            if "lora_B" in weight_name:  # zero at the start, which would hide every gradient of A
+                torch.nn.init.normal_(weight, std=0.1)
+        pretrained.model.eval()
+    return pretrained
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+@pytest.mark.parametrize("name", DECODERS)
+def test_loss_and_gradients_are_those_of_plain_transformers(open_tiny, documents, name, lora):
+    pretrained = open_for_training(open_tiny, name, lora)
+    model = pretrained.model
+    expected_loss = reference(model, documents).item()
+    expected = gradients(model, lambda: reference(model, documents))
+    assert len(expected) == len(pretrained.trained)
+    batch = collate_decoder(documents)
+    for path in (ragged_loss, plain_loss):
+        assert path(model, batch).item() == pytest.approx(expected_loss, rel=1e-5)
+        assert farthest(gradients(model, lambda path=path: path(model, batch)), expected) <= 1e-5
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_micro_batches_change_nothing(open_tiny, documents, name):
+    model = open_tiny(name).model
+    parts = [collate_decoder(part) for part in cut(documents, 25)]
+    assert len(parts) == 4
+    whole = collate_decoder(documents)
+    total = sum(ragged_loss(model, part).item() for part in parts)
+    assert total == pytest.approx(ragged_loss(model, whole).item(), rel=1e-5)
+    found = gradients(model, *(lambda part=part: ragged_loss(model, part) for part in parts))
+    assert farthest(found, gradients(model, lambda: ragged_loss(model, whole))) <= 1e-5
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_documents_do_not_see_each_other(open_tiny, documents, name):
+    model = open_tiny(name).model
+
+    def states(items):
+        stream = collate_decoder(items).stream
+        with ragged(model), torch.no_grad():
+            return (
+                model.base_model(
+                    input_ids=stream.tokens_N[None],
+                    position_ids=stream.positions_N[None],
+                    use_cache=False,
+                    document_lengths=stream.lengths,
+                )
+                .last_hidden_state[0]
+                .split(stream.lengths)
+            )
+
+    before = states(documents)
+    for changed in (0, 4):
+        other = replace(documents[changed], ids=documents[changed].ids[::-1].copy())
+        after = states([*documents[:changed], other, *documents[changed + 1 :]])
+        same = [torch.equal(one, two) for one, two in zip(before, after, strict=True)]
+        assert same == [place != changed for place in range(len(documents))]
+
+
+@pytest.mark.parametrize("fast", [True, False], ids=["ragged", "plain"])
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+@pytest.mark.parametrize("name", DECODERS)
+def test_gradient_checkpointing_changes_no_gradient(open_tiny, documents, name, lora, fast):
+    model = open_for_training(open_tiny, name, lora).model
+    path = ragged_loss if fast else plain_loss
+    batch = collate_decoder(documents)
+    without = gradients(model, lambda: path(model, batch))
+    calls = []
+    layers = model.base_model.h if name == "gpt2" else model.base_model.layers
+    layers[0].register_forward_pre_hook(lambda *_: calls.append("forward"))
+    norm = layers[0].ln_1 if name == "gpt2" else layers[0].input_layernorm
+    norm.register_forward_pre_hook(lambda *_: calls.append("norm"))
+    checkpoint_layers(model)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    model.train()  # layers are computed again in training only
+    attention = model.config._attn_implementation
+    assert farthest(gradients(model, lambda: path(model, batch)), without) <= 1e-6
+    passes = 1 if fast else len(documents)
+    assert (calls.count("forward"), calls.count("norm")) == (passes, 2 * passes)
+    assert model.config._attn_implementation == attention
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        MistralConfig(**SMALL, sliding_window=4),
+        Qwen3Config(**SMALL, use_sliding_window=True, sliding_window=4, max_window_layers=1),
+    ],
+    ids=["mistral: all layers", "qwen3: one of two layers"],
+)
+def test_sliding_window(documents, loud, config):
+    torch.manual_seed(0)
+    model = loud(AutoModelForCausalLM.from_config(config))
+    batch = collate_decoder(documents)
+    expected = reference(model, documents)
+    assert ragged_loss(model, batch).item() == pytest.approx(expected.item(), rel=1e-5)
+    found = gradients(model, lambda: ragged_loss(model, batch))
+    assert farthest(found, gradients(model, lambda: reference(model, documents))) <= 1e-5
+    config.sliding_window = None  # the window matters on these documents
+    config.layer_types = ["full_attention", "full_attention"]
+    wide = AutoModelForCausalLM.from_config(config)
+    wide.load_state_dict(model.state_dict())
+    assert abs(reference(wide.eval(), documents).item() / expected.item() - 1) > 1e-3
+
+
+REFUSED = {
+    "granite": (GraniteConfig(**SMALL, logits_scaling=8.0), "losses differ by"),
+    "cohere": (CohereConfig(**SMALL, logit_scale=0.0625), "losses differ by"),
+    "gemma2": (Gemma2Config(**SMALL, final_logit_softcapping=None, sliding_window=64), "attention with softcap"),
+    "llama4": (Llama4TextConfig(**SMALL, attention_chunk_size=4096, num_local_experts=2), "layers of chunked_attention"),
+    "gemma2 head": (Gemma2Config(**SMALL, attn_logit_softcapping=None, final_logit_softcapping=2.0), "losses differ by"),
+}
+
+
+@pytest.mark.parametrize(("config", "reason"), REFUSED.values(), ids=REFUSED)
+def test_fast_path_is_refused_where_it_is_not_equal(documents, loud, config, reason):
+    torch.manual_seed(0)
+    model = loud(AutoModelForCausalLM.from_config(config)).train()
+    batch = collate_decoder(documents)
+    attention = model.config._attn_implementation
+    found = check_fast_path(model, batch, torch.float32)
+    assert not found.fast
+    assert reason in found.reason
+    assert model.training
+    assert model.config._attn_implementation == attention
+    model.eval()
+    assert plain_loss(model, batch).item() == pytest.approx(reference(model, documents).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_fast_path_is_taken_where_it_is_equal(open_tiny, documents, name):
+    found = check_fast_path(open_tiny(name).model, collate_decoder(documents), torch.float32)
+    assert found.fast
+    assert found.relative_difference < 1e-5
+
+
+def test_a_document_without_loss_counts_nothing(open_tiny, documents):
+    model = open_tiny("llama").model
+    silent = Encoded("s", documents[0].ids, np.zeros(len(documents[0]), bool), None, "f:1")
+    whole = [documents[1], silent, documents[5]]
+    assert ragged_loss(model, collate_decoder(whole)).item() == pytest.approx(
+        reference(model, [documents[1], documents[5]]).item(), rel=1e-5
+    )
