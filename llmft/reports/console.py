@@ -118,7 +118,7 @@ def show_scores(
     baselines: Mapping[str, Mapping[str, Metric]],
 ) -> None:
     """Show the scores as a table: untuned, tuned with the 95 % interval, the paired difference, each trivial baseline."""
-    table = Table(box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, collapse_padding=True)
     table.add_column("score")
     heads = (
         (["before"] if before else [])
@@ -142,11 +142,18 @@ def show_scores(
 
 
 def show_findings(findings: Sequence[Finding]) -> None:
-    """Show what to look at, one line each, the worst first."""
+    """Show what to look at, the worst first: in a log one line each, on a terminal wrapped beside its level."""
+    console = _console()
     for level, colour in COLOURS.items():
         for finding in findings:
-            if finding.level == level:
-                _console().print(Text.assemble((f"{level:<5}", colour), finding.text), soft_wrap=True)
+            if finding.level == level and console.is_terminal:
+                beside = Table.grid()
+                beside.add_column(width=5)
+                beside.add_column(overflow="fold")
+                beside.add_row(Text(level, colour), Text(finding.text))
+                console.print(beside)
+            elif finding.level == level:
+                console.print(Text(f"{level:<5}{finding.text}"), soft_wrap=True)
 
 
 def show_next(commands: Sequence[str]) -> None:
