@@ -15,7 +15,7 @@ from typing import Any
 from llmft.config.schema import PredictRun
 from llmft.data.example import TextExample, TextPrediction
 from llmft.data.row import BadRow, Row
-from llmft.data.source import read, scan_stream
+from llmft.data.source import kind_of, read, scan_stream
 from llmft.errors import ConfigError, DataError
 from llmft.runs import durable
 from llmft.runs.directory import resolve
@@ -42,16 +42,17 @@ def predict(run: PredictRun, command: list[str]) -> None:
     task = open_task(run, folder)
     if source is None:
         stdin = BufferedReader(sys.stdin.buffer)  # type: ignore[type-var]  # one that can look ahead
-        kind = "jsonl" if stdin.peek(1).lstrip()[:1] == b"{" else "txt"
+        kind = ".jsonl" if stdin.peek(1).lstrip()[:1] == b"{" else ".txt"
         rows, total = checked(scan_stream(stdin, "stdin", kind)), 0
     else:
-        kind = source.suffix
+        kind = kind_of(source) or source.suffix
         rows, total = read(source), sum(1 for _ in read(source))
-    examples = task.inputs(as_sources(rows, task.source.columns, kind.endswith("txt")))
+    examples = task.inputs(as_sources(rows, task.source.columns, kind == ".txt"))
     if output is None:
         for prediction in stream(task, examples):
             print(
-                json.dumps(as_row(prediction), ensure_ascii=False) if kind == "jsonl" else one_line(prediction.text), flush=True
+                json.dumps(as_row(prediction), ensure_ascii=False) if kind == ".jsonl" else one_line(prediction.text),
+                flush=True,
             )
         return
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -78,6 +78,9 @@ def _dispatch(words: list[str]) -> int:
         from llmft.cli.completion import answer
 
         return answer(rest)
+    # Read by OpenMP when torch is loaded: threads that wait sleep instead of spinning. On a machine that computes something
+    # else besides, spinning makes training several times slower; on an idle one it gains next to nothing.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Both may take a while to load; before that a signal ends the process as it would any other.
     from llmft.runs import signals
 
