@@ -48,7 +48,7 @@ from llmft.training.memory import Plan
 from llmft.training.optimizer import parameter_groups
 from llmft.training.schedule import Schedule
 
-MODEL_FILES = ("*.safetensors", "config.json", "token*", "vocab*", "merges*", "*.model", "*.jinja")
+MODEL_FILES = ("*.safetensors", "config.json", "token*", "vocab*", "merges*", "*.model", "*.spm", "*.jinja")
 
 
 def train(run: TrainRun, command: list[str]) -> float | None:

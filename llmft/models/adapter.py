@@ -2,10 +2,13 @@
 
 import json
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from safetensors import SafetensorError
 
 from llmft.config.schema import Adapter
 from llmft.errors import ConfigError, ModelError
@@ -33,9 +36,7 @@ def add_adapter(pretrained: Pretrained, adapter: Adapter) -> None:
         task_type=TASK_TYPES[pretrained.family],
     )
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers for an attribute under its old name
-            warnings.filterwarnings("ignore", "fan_in_fan_out")  # PEFT sees by itself that GPT-2's weights are transposed
+        with without_warnings():
             pretrained.adapter = get_peft_model(pretrained.model, config)
     except ValueError as error:
         raise ConfigError(f"adapter.target_modules={adapter.target_modules}: {error}") from error
@@ -44,9 +45,19 @@ def add_adapter(pretrained: Pretrained, adapter: Adapter) -> None:
 def load_adapter(pretrained: Pretrained, folder: Path, trainable: bool = False) -> None:
     """Put the adapter saved in `folder` into a model. Raises ModelError if it does not fit."""
     try:
-        pretrained.adapter = PeftModel.from_pretrained(pretrained.model, folder, is_trainable=trainable)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        with without_warnings():
+            pretrained.adapter = PeftModel.from_pretrained(pretrained.model, folder, is_trainable=trainable)
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(f"{folder}: the adapter cannot be put into {pretrained.folder}: {error}") from error
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Keep back what PEFT warns of and no user can act on."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # it asks transformers for an attribute under its old name
+        warnings.filterwarnings("ignore", "fan_in_fan_out")  # it sees by itself that GPT-2's weights are transposed
+        yield
 
 
 def base_of(folder: Path) -> str:

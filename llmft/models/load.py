@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -53,9 +54,17 @@ class Pretrained:
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """Load the tokenizer of `folder`; raises ModelError if it cannot be read."""
     try:
-        return AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(f"{folder}: the tokenizer cannot be loaded: {error}") from error
+    # without its files transformers makes some tokenizers (GPT-2, T5, BERT) up: a few special tokens, nothing else
+    files = sorted({"tokenizer.json", *tokenizer.vocab_files_names.values()} - {"tokenizer_config.json"})
+    if tokenizer.vocab_files_names and not any((folder / file).is_file() for file in files):  # ByT5 needs no file
+        raise ModelError(
+            f"{folder}: there is no vocabulary; expected {' or '.join(files)}. Is the folder complete? save_pretrained writes "
+            "the tokenizer's files too."
+        )
+    return tokenizer
 
 
 def load_family(folder: Path) -> Family:
@@ -76,7 +85,7 @@ def load_pretrained(folder: Path, dtype: torch.dtype, device: torch.device) -> P
     tokenizer = load_tokenizer(folder)
     try:
         model, report = LOADERS[family].from_pretrained(folder, dtype=dtype, use_safetensors=True, output_loading_info=True)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise ModelError(f"{folder}: the model cannot be loaded: {error}") from error
     missing = sorted(report["missing_keys"])
     if missing and family is not Family.encoder:  # an encoder's pooler is not always saved, and not always used

@@ -22,7 +22,7 @@ from llmft.runs.cache import cache_dir
 from llmft.runs.durable import verify
 
 # Weights without pickle, and what tokenizers need; subfolders hold other frameworks' copies of the same weights.
-WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
+WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.spm", "*.jinja"]
 UNWANTED = ["*/*", "consolidated*", "*.fp16.*"]
 
 CONVERSION = 1  # raised when `convert_gguf` writes something else, so that old conversions are made anew
