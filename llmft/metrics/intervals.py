@@ -41,10 +41,13 @@ class Paired:
 def paired(before: Sequence[float], after: Sequence[float], seed: int) -> Paired:
     """Paired bootstrap of mean(after) - mean(before).
 
-    p is twice the smaller share of resampled differences on one side of zero, never below 1/RESAMPLES.
+    p is twice the smaller share of resampled differences on one side of zero, never below 1/RESAMPLES. Few examples that all
+    improve are resampled into nothing else, so p is never below 2 / 2^n either: the chance that n signs fall alike.
     """
     differences = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
     means = resampled_means(differences, seed)
     low, high = np.percentile(means, [2.5, 97.5])
     p = 2 * min((means <= 0).mean(), (means >= 0).mean())
-    return Paired(float(differences.mean()), float(low), float(high), float(min(1.0, max(p, 1 / RESAMPLES))), len(differences))
+    n = len(differences)
+    p = min(1.0, max(p, 1 / RESAMPLES, 2 * 0.5**n))
+    return Paired(float(differences.mean()), float(low), float(high), float(p), n)
