@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,6 +48,8 @@ def run(command: str, words: list[str], typed: list[str]) -> int:
     words: what follows the command. typed: the whole command line, for the record.
     Raises ConfigError before anything heavy is imported, then whatever the work raises.
     """
+    # Without _self_ a file's own settings win over those of the files it names: what its author means, no cause to warn.
+    warnings.filterwarnings("ignore", message=".*Defaults list is missing `_self_`")
     asked = arguments.parse(words, command)
     folders = [sources.built_in(), *sources.user_folders(asked.config_dir)]
     sources.check_shadowing(folders)
