@@ -1,6 +1,6 @@
 """Build the wheel, install it into a fresh environment, and use it from another folder: what a user of the package gets.
 
-    python scripts/wheel_test.py
+python scripts/wheel_test.py
 """
 
 import subprocess
