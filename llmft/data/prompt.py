@@ -11,6 +11,13 @@ from llmft.errors import DataError, ModelError
 
 # Chat templates may write today's date. A prompt that changes overnight is another prompt, so the date stands still.
 FIXED_DATE = datetime(2024, 7, 26)
+DATE_PARTS = [*"aAbBdmyYHIMSpjFT", "-d", "-m"]
+# transformers lets no function into a template, so the one that tells the date is replaced by a macro in front of it.
+FIXED_CLOCK = (
+    "{% macro strftime_now(format) %}{{ format"
+    + "".join(f"|replace('%{part}', '{FIXED_DATE.strftime(f'%{part}')}')" for part in DATE_PARTS)
+    + " }}{% endmacro %}\n"
+)
 TEMPLATE_OPTIONS = {"enable_thinking": False}
 
 
@@ -72,7 +79,7 @@ class Prompt:
                 messages,
                 add_generation_prompt=answer,
                 tokenize=False,
-                strftime_now=FIXED_DATE.strftime,
+                chat_template=FIXED_CLOCK + self.tokenizer.get_chat_template(),
                 **self.settings.template_options,
             )
         except Exception as error:  # templates are programs: they raise jinja2's errors, and through them anything
@@ -113,11 +120,20 @@ class Prompt:
             raise DataError(
                 f"{where}: the source has {count} tokens, task.max_source_tokens allows {limit}. Raise it or set task.truncation=end."
             )
-        keep_end = self.settings.truncation == Truncation.start.value
+        for kept in range(limit, 0, -1):
+            part = self.part(text, encoded, kept)
+            size = len(self.tokenizer(part, add_special_tokens=False).input_ids)
+            if size <= limit:  # a character that was cut through comes back whole, and may be several tokens
+                return part, count - size
+        return "", count
+
+    def part(self, text: str, encoded: Any, kept: int) -> str:
+        """Return what the `kept` last or first tokens stand for, in whole characters."""
+        cut_start = self.settings.truncation == Truncation.start.value
         if not self.tokenizer.is_fast:
-            return self.tokenizer.decode(encoded.input_ids[-limit:] if keep_end else encoded.input_ids[:limit]), count - limit
+            return self.tokenizer.decode(encoded.input_ids[-kept:] if cut_start else encoded.input_ids[:kept])
         offsets = encoded.offset_mapping
-        return (text[offsets[-limit][0] :] if keep_end else text[: offsets[limit - 1][1]]), count - limit
+        return text[offsets[-kept][0] :] if cut_start else text[: offsets[kept - 1][1]]
 
     def find_end(self) -> list[int]:
         """Return the ids that end an answer: the one written in training first, then others the tokenizer stops at.

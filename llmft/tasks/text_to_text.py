@@ -13,7 +13,7 @@ from llmft.data.example import TextExample, TextPrediction
 from llmft.data.prompt import Prompt
 from llmft.data.row import Row
 from llmft.data.template import Template
-from llmft.errors import DataError
+from llmft.errors import ConfigError, DataError
 from llmft.hardware.precision import autocast
 from llmft.metrics.intervals import with_interval
 from llmft.metrics.score import Score
@@ -44,6 +44,12 @@ class TextToText:
         self.target = Template(task.target, "task.target")
         self.references = Template(task.references, "task.references") if task.references else None
         self.frame = len(self.prompt.prompt_ids(""))  # tokens that the prompt adds around a source
+        context = pretrained.context
+        if context and self.frame + generation.max_new_tokens >= context:
+            raise ConfigError(
+                f"generation.max_new_tokens={generation.max_new_tokens} leaves no room for a source: the model reads {context} "
+                f"tokens, {self.frame} of them are the prompt. Lower it."
+            )
 
     def examples(self, rows: Iterable[Row]) -> Iterator[TextExample]:
         """Fill the templates with each row. Raises DataError for a row without target."""
