@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ import pytest
 from llmft import fit
 from llmft.cli.help import EXITS
 from llmft.cli.main import main
+from llmft.data import demo
 from llmft.errors import Stopped
 from llmft.reports.console import Progress
 from llmft.runs import signals
@@ -159,6 +161,7 @@ def test_no_command_escapes(page):
 
 @pytest.mark.parametrize("page", [page for page, least in PAGES.items() if least])
 def test_commands(page, tiny, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(demo, "standard_library", cache(demo.standard_library))  # seconds, for each of a dozen commands
     (tmp_path / "scripts").symlink_to(ROOT / "scripts")
     if page == "README.md":
         (tmp_path / "tiny").symlink_to(tiny)

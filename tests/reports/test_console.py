@@ -1,9 +1,11 @@
 import os
 import pty
+import re
 import subprocess
 import sys
 
 import pytest
+from rich.console import Console
 
 from llmft.reports import console
 from llmft.reports.console import Count, Progress
@@ -61,6 +63,14 @@ def test_scoring_and_a_total_nobody_knows(clock, capfd):
 def test_a_finding_is_one_line_with_brackets_kept_and_the_worst_comes_first(capfd):
     console.show_findings([Finding("ok", "fine"), Finding("bad", "[red]loss[/red] " + "long " * 60), Finding("warn", "cut")])
     assert lines(capfd) == ["bad  [red]loss[/red] " + "long " * 59 + "long", "warn cut", "ok   fine"]
+
+
+def test_on_a_terminal_a_finding_is_wrapped_at_words_beside_its_level(monkeypatch, capfd):
+    terminal = Console(stderr=True, highlight=False, force_terminal=True, width=22, no_color=True)
+    monkeypatch.setattr(console, "_console", lambda: terminal)
+    console.show_findings([Finding("warn", "Raise task.x, or train longer.")])
+    found = re.sub(r"\x1b\[\d*m", "", capfd.readouterr().err)
+    assert [line.rstrip() for line in found.splitlines()] == ["warn Raise task.x, or", "     train longer."]
 
 
 def test_plan(capfd):
