@@ -1,0 +1,109 @@
+"""From settings to a task: number formats, what is trained, and which models are refused."""
+
+import pytest
+import torch
+
+from llmft.config.schema import (
+    Adapter,
+    AdapterKind,
+    Dtype,
+    EvalRun,
+    Generation,
+    Hardware,
+    Model,
+    Precision,
+    Task,
+    TrainRun,
+)
+from llmft.data.example import TextExample
+from llmft.errors import ConfigError
+from llmft.models.export import export
+from llmft.models.generate import generation_config
+from llmft.tasks.bound import bind_task
+from llmft.tasks.open import check_family, open_task, open_training
+
+LORA = Adapter(name=AdapterKind.lora, r=2)
+
+
+def settings(tiny, kind=TrainRun, precision=Precision.bf16, model=None, **more):
+    name = str(tiny / "llama")
+    hardware = Hardware(precision=precision, deterministic=False)
+    return kind(task=Task(name="t"), model=model or Model(name=name), generation=Generation(), hardware=hardware, **more)
+
+
+def examples(count):
+    return [TextExample(str(n), "fox " * (n + 1), ("the dog " * (n + 1),), f"f:{n}") for n in range(count)]
+
+
+def opened(run, tiny):
+    return open_training(run, bind_task(run.task, []), tiny / "llama")
+
+
+def dtypes(task):
+    trained = {weight.dtype for _, weight in task.pretrained.trained}
+    frozen = {weight.dtype for weight in task.pretrained.model.parameters() if not weight.requires_grad}
+    return trained, frozen
+
+
+def test_trained_weights_are_float32_and_frozen_ones_follow_the_precision(tiny):
+    assert dtypes(opened(settings(tiny), tiny)) == ({torch.float32}, set())
+    assert dtypes(opened(settings(tiny, adapter=LORA), tiny)) == ({torch.float32}, {torch.bfloat16})
+    fp32 = settings(tiny, adapter=LORA, precision=Precision.fp32)
+    assert dtypes(opened(fp32, tiny)) == ({torch.float32}, {torch.float32})
+    wanted = settings(tiny, adapter=LORA, model=Model(name=str(tiny / "llama"), dtype=Dtype.float32))
+    assert dtypes(opened(wanted, tiny)) == ({torch.float32}, {torch.float32})
+
+
+def test_the_seed_decides_on_the_adapter(tiny):
+    def first_weights(seed):
+        return opened(settings(tiny, adapter=LORA, seed=seed), tiny).pretrained.trained[0][1].detach()
+
+    assert torch.equal(first_weights(1), first_weights(1))
+    assert not torch.equal(first_weights(1), first_weights(2))
+
+
+def test_gradient_checkpointing_changes_memory_and_not_the_gradients(tiny):
+    found = []
+    for checkpointing in (False, True):
+        model = Model(name=str(tiny / "llama"), gradient_checkpointing=checkpointing)
+        task = opened(settings(tiny, precision=Precision.fp32, adapter=LORA, model=model), tiny)
+        assert task.pretrained.model.training
+        assert task.pretrained.model.base_model.gradient_checkpointing is checkpointing
+        for name, weight in task.pretrained.trained:
+            if "lora_B" in name:
+                torch.nn.init.normal_(weight, generator=torch.Generator().manual_seed(0))
+        task.fast = True
+        documents = [task.encode(each) for each in examples(4)]
+        task.loss(documents).backward()
+        found.append([weight.grad for _, weight in task.pretrained.trained])
+    for one, two in zip(*found, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(("name", "family"), [("bert", "encoder"), ("t5", "encoder-decoder"), ("marian", "encoder-decoder")])
+def test_other_families_are_refused_before_their_weights_are_loaded(tiny, tmp_path, name, family):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "config.json").write_bytes((tiny / name / "config.json").read_bytes())
+    with pytest.raises(ConfigError) as error:
+        check_family(tmp_path / name, "text_to_text")
+    assert str(error.value).startswith(f"model.name: {name} is an {family}; text_to_text trains decoders so far ")
+    check_family(tiny / "gpt2", "text_to_text")
+
+
+def test_a_run_is_opened_from_its_final_model(tiny, tmp_path):
+    task = opened(settings(tiny, precision=Precision.fp32, adapter=LORA), tiny)
+    for name, weight in task.pretrained.trained:
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight)
+    run = settings(tiny, EvalRun, precision=Precision.fp32)
+    with pytest.raises(ConfigError, match="the run has no model yet"):
+        open_task(run, tmp_path)
+    for merge in (False, True):
+        export(task.pretrained, tmp_path / "model", generation_config(run.generation, [2], 2), {}, merge)
+        again = open_task(run, tmp_path)
+        assert not again.pretrained.model.training
+        documents = [task.encode(each) for each in examples(3)]
+        with torch.no_grad():
+            expected, plain = task.loss(documents), open_task(run, None).loss(documents)
+            torch.testing.assert_close(again.loss(documents), expected, rtol=1e-5, atol=0)
+            assert abs(plain - expected) > 1e-3 * expected
