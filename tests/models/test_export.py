@@ -20,7 +20,7 @@ PROMPTS = ["The quick brown fox", "A function", "Return the first element of a l
 END = 2
 
 
-def tuned(tiny, loud, name, lora):
+def tuned(tiny, name, lora):
     """A model as training leaves it: full weights moved, or an adapter with B no longer zero."""
     pretrained = load_pretrained(tiny / name, torch.float32, CPU)
     torch.manual_seed(3)
@@ -52,8 +52,8 @@ def own_texts(pretrained):
 
 @pytest.mark.parametrize("way", ["full", "adapter", "merged"])
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
-def test_the_folder_loads_by_itself(tiny, loud, tmp_path, name, way):
-    pretrained = tuned(tiny, loud, name, lora=way != "full")
+def test_the_folder_loads_by_itself(tiny, tmp_path, name, way):
+    pretrained = tuned(tiny, name, lora=way != "full")
     expected = own_texts(pretrained)
     untuned = own_texts(load_pretrained(tiny / name, torch.float32, CPU))
     assert expected != untuned
@@ -73,8 +73,8 @@ def test_the_folder_loads_by_itself(tiny, loud, tmp_path, name, way):
     assert found == expected
 
 
-def test_the_adapter_folder_loads_by_llmft(tiny, loud, tmp_path):
-    pretrained = tuned(tiny, loud, "qwen3", lora=True)
+def test_the_adapter_folder_loads_by_llmft(tiny, tmp_path):
+    pretrained = tuned(tiny, "qwen3", lora=True)
     export(pretrained, tmp_path / "m", generation_config(GENERATION, [END], END), {}, merge=False)
     again = load_pretrained(tiny / "qwen3", torch.float32, CPU)
     load_adapter(again, tmp_path / "m")
@@ -82,7 +82,7 @@ def test_the_adapter_folder_loads_by_llmft(tiny, loud, tmp_path):
     assert again.trained == []
 
 
-def test_merged_weights_are_w_plus_scaled_ba(tiny, loud, tmp_path):
+def test_merged_weights_are_w_plus_scaled_ba(tiny, tmp_path):
     """Also from a frozen model in bf16: the merged one comes from the float32 weights on disk."""
     pretrained = load_pretrained(tiny / "llama", torch.bfloat16, CPU)
     add_adapter(pretrained, Adapter(name=AdapterKind.lora, r=4, alpha=12.0))

