@@ -1,5 +1,6 @@
 """llmft eval: score a finished run or a plain model; and the conclusion that train and eval draw from scores."""
 
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,7 +11,7 @@ from typing import Any
 from llmft.config.dump import config_yaml, to_values
 from llmft.config.schema import EvalRun, Gate, TrainRun
 from llmft.data.dataset import open_splits
-from llmft.errors import DataError, GateNotMet
+from llmft.errors import ConfigError, DataError, GateNotMet
 from llmft.reports import record
 from llmft.reports import results as reports
 from llmft.reports.console import show_findings, show_next, show_scores
@@ -57,11 +58,11 @@ def evaluate(run: EvalRun, command: list[str]) -> None:
             n=len(examples),
             metrics=scored.metrics,
             baselines=baseline_metrics(task, examples),
-            fingerprints={"config": key, "data": splits[split].content},
+            fingerprints={"config": key, "rows": splits[split].content},
             seconds=time.monotonic() - began,
         )
         counts = DataCounts(rows={split: len(examples)})
-        conclude(directory.path, run, results, scored, None, counts, {}, [" ".join(command)])
+        raise_unmet(conclude(directory.path, run, results, scored, None, counts, {}, [shlex.join(command)]))
 
 
 def conclude(
@@ -73,24 +74,30 @@ def conclude(
     counts: DataCounts,
     plan: Mapping[str, Any],
     commands: Sequence[str],
-) -> None:
-    """Compare, hold against the gates, diagnose; write results.json and report.html, and show them.
+) -> Results:
+    """Compare, diagnose, hold against the gates; write results.json and report.html, show them, and return them.
 
-    Raises GateNotMet after everything is written, ConfigError for a gate on a score that there is not.
+    Raises ConfigError, after results.json is written, for a gate on a score that there is not.
     """
     paired = differences(before, after, run.seed)
-    gates = check_gates(run.gate, gated_scores(results), run.output_root)
     rows = record.read(folder / "metrics.jsonl")
     findings = diagnose(*rows, results.metrics, paired, results.baselines, after.rows, counts)
     finished = datetime.now(UTC).isoformat(timespec="seconds")
     untuned = before.metrics if before else None
-    results = replace(results, before=untuned, paired=paired, gates=gates, checks=findings, finished=finished)
+    results = replace(results, before=untuned, paired=paired, checks=findings, finished=finished)
+    results.write(folder / "results.json")
+    results = replace(results, gates=check_gates(run.gate, results, run.output_root))
     results.write(folder / "results.json")
     write_report(folder, results, to_values(run), plan, after.rows, before.rows if before else [], commands)
     show_scores(results.before, results.metrics, paired, results.baselines)
     show_findings(findings)
     show_next(commands)
-    if unmet := [gate.sentence() for gate in gates if not gate.met]:
+    return results
+
+
+def raise_unmet(results: Results) -> None:
+    """Raise GateNotMet if a gate is not met, naming all of those."""
+    if unmet := [gate.sentence() for gate in results.gates if not gate.met]:
         raise GateNotMet("; ".join(unmet))
 
 
@@ -102,7 +109,17 @@ def gated_scores(results: Results) -> dict[str, Metric]:
     return scores
 
 
-def check_gates(gate: Gate, scores: Mapping[str, Metric], output_root: str) -> list[GateResult]:
-    """Hold scores against the run's gates, the baseline's scores read from its results.json."""
-    baseline = reports.read(resolve(gate.baseline, output_root) / "results.json") if gate.baseline else None
-    return reports.check_gates(gate, scores, baseline)
+def check_gates(gate: Gate, results: Results, output_root: str) -> list[GateResult]:
+    """Hold scores against the run's gates, the baseline's read from its results.json.
+
+    Raises ConfigError if the baseline scored other rows, so that its scores say nothing about these.
+    """
+    if gate.baseline is None:
+        return reports.check_gates(gate, gated_scores(results), None)
+    baseline = reports.read(resolve(gate.baseline, output_root) / "results.json")
+    if (baseline.split, baseline.fingerprints.get("rows")) != (results.split, results.fingerprints.get("rows")):
+        raise ConfigError(
+            f"gate.baseline={gate.baseline}: that run scored other rows ({baseline.split}, n={baseline.n}); here it is "
+            f"{results.split}, n={results.n}. Score both on the same rows: task.data.{results.split}=FILE."
+        )
+    return reports.check_gates(gate, gated_scores(results), replace(baseline, metrics=gated_scores(baseline)))

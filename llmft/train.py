@@ -6,7 +6,6 @@ Step 1 of the method, initialise from pretrained weights, is here; steps 2 to 7 
 import json
 import os
 import shlex
-import sys
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -23,14 +22,14 @@ from llmft.data.audit import audit, sentences
 from llmft.data.dataset import RowSource, open_splits
 from llmft.data.order import Order
 from llmft.errors import DataError
-from llmft.evaluate import conclude
+from llmft.evaluate import conclude, raise_unmet
 from llmft.fit import Work, fit
 from llmft.hardware.memory import peak_bytes
 from llmft.models.export import export
 from llmft.models.generate import generation_config
 from llmft.models.locate import locate
 from llmft.reports.card import write_card
-from llmft.reports.console import show_plan
+from llmft.reports.console import logged, say, show_plan
 from llmft.reports.diagnosis import DataCounts
 from llmft.reports.record import Record
 from llmft.reports.results import Objective, Results, TrainSummary
@@ -65,7 +64,7 @@ def train(run: TrainRun, command: list[str]) -> float | None:
     prints = fingerprints(run, splits, folder)
     label = f"{run.task.name}-{Path(run.model.name).name}"
     directory = claim(run.output_root, run.output_dir, label, fingerprint(**prints), run.training.resume, command)
-    with recorded(directory):
+    with recorded(directory), logged(directory.path / "train.log"):
         began = time.monotonic()
         start_from = announce(directory)
         write_settings(directory, run)
@@ -84,7 +83,7 @@ def train(run: TrainRun, command: list[str]) -> float | None:
         record = Record(directory.path / "metrics.jsonl", run.training.log_every)
         work = Work(run, directory, task, corpus, order, plan, optimizers, schedule, record, position)
         fit(work)  # 2 to 7
-        finish(work, before, counts, prints, began, command)
+        finish(work, before, counts, prints, began)
         return position.best
 
 
@@ -164,9 +163,7 @@ def write_plan(directory: RunDirectory, plan: Plan, splits: Mapping[str, RowSour
     return DataCounts(found["rows"], {"train": plan.cut_rows}, found["duplicates"], found["overlap"])
 
 
-def finish(
-    work: Work, before: Scored | None, counts: DataCounts, prints: dict[str, str], began: float, command: list[str]
-) -> None:
+def finish(work: Work, before: Scored | None, counts: DataCounts, prints: dict[str, str], began: float) -> None:
     """Take the best weights, score them, export the model and draw the conclusion."""
     run, task, position, path = work.run, work.task, work.position, work.directory.path
     if position.best_step is not None and position.best_step != position.step:
@@ -188,12 +185,13 @@ def finish(
         objective=Objective(run.training.metric, position.best, higher) if position.best is not None else None,
         train=summary(work),
         memory={"peak_bytes": peak_bytes(task.pretrained.model.device)},
-        fingerprints=prints,
+        fingerprints=prints | {"rows": work.corpus.test_content},
         seconds=time.monotonic() - began,
     )
-    versions = environment()["packages"]
-    write_card(path, results, to_values(run), versions, f"{len(work.corpus.train.rows)} rows", encoder_decoder=False)
-    conclude(path, run, results, after, before, counts, work.plan.to_json(), next_commands(path, command))
+    results = conclude(path, run, results, after, before, counts, work.plan.to_json(), next_commands(path))
+    rows, versions = f"{len(work.corpus.train.rows)} rows", environment()["packages"]
+    write_card(path, results, to_values(run), versions, rows, encoder_decoder=False)
+    raise_unmet(results)
 
 
 def summary(work: Work) -> TrainSummary:
@@ -214,7 +212,7 @@ def summary(work: Work) -> TrainSummary:
     )
 
 
-def next_commands(path: Path, command: list[str]) -> list[str]:
+def next_commands(path: Path) -> list[str]:
     """Return what a user may want to type next."""
     run = shlex.quote(os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path))
     return [
@@ -222,8 +220,3 @@ def next_commands(path: Path, command: list[str]) -> list[str]:
         f"llmft predict run={run} input=FILE.jsonl output=predictions.jsonl",
         f"llmft train --config-dir {run} --config-name rerun",
     ]
-
-
-def say(text: str) -> None:
-    """Tell people something; machines read files."""
-    print(text, file=sys.stderr, flush=True)

@@ -161,7 +161,12 @@ def test_a_run_leaves_what_the_page_says(command: list[str], tiny: Path) -> None
         "rerun.yaml",
         "results.json",
         "status.json",
+        "train.log",
     }
+    log = (run / "train.log").read_text()
+    assert f"run {run}" in log
+    assert "step 12: validation loss" in log
+    assert "rougeL" in log
     results = json.loads((run / "results.json").read_text())
     assert results["n"] == len((run / "predictions/test.jsonl").read_text().splitlines())
     assert results["train"]["steps"] == 12

@@ -3,8 +3,10 @@
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
 
 from rich import box
 from rich.console import Console
@@ -29,6 +31,20 @@ PLAIN_EVERY_S = 10.0
 LOG_WIDTH = 160
 COLOURS = {"bad": "bold red", "warn": "yellow", "ok": "green"}
 """Levels of findings, the worst first."""
+
+
+_log: TextIO | None = None  # the run's train.log, while there is one
+
+
+@contextmanager
+def logged(path: Path) -> Iterator[None]:
+    """Write what is said inside the block to a file as well, behind what it holds; a bar's steps are in metrics.jsonl."""
+    global _log
+    with path.open("a", encoding="utf-8", buffering=1) as _log:
+        try:
+            yield
+        finally:
+            _log = None
 
 
 def lively() -> bool:
@@ -79,6 +95,8 @@ class Count:
         """Say one line without disturbing the bar."""
         if self.bars:
             self.bars.console.print(Text(text), soft_wrap=True)
+            if _log:
+                _logging(_log).print(Text(text), soft_wrap=True)
         else:
             _line(text)
 
@@ -138,22 +156,21 @@ def show_scores(
             cells += _change(paired[name], like) if name in paired else ["", ""]
         cells += [score_text(scores[name].value, like) if name in scores else "" for scores in baselines.values()]
         table.add_row(*(Text(cell) for cell in cells))
-    _console().print(table)
+    _show(table)
 
 
 def show_findings(findings: Sequence[Finding]) -> None:
     """Show what to look at, the worst first: in a log one line each, on a terminal wrapped beside its level."""
-    console = _console()
     for level, colour in COLOURS.items():
         for finding in findings:
-            if finding.level == level and console.is_terminal:
-                beside = Table.grid()
-                beside.add_column(width=5)
-                beside.add_column(overflow="fold")
-                beside.add_row(Text(level, colour), Text(finding.text))
-                console.print(beside)
-            elif finding.level == level:
-                console.print(Text(f"{level:<5}{finding.text}"), soft_wrap=True)
+            if finding.level != level:
+                continue
+            beside = Table.grid()
+            beside.add_column(width=5)
+            beside.add_column(overflow="fold")
+            beside.add_row(Text(level, colour), Text(finding.text))
+            line = Text(f"{level:<5}{finding.text}")
+            _show(beside if _console().is_terminal else line, logged=line)
 
 
 def show_next(commands: Sequence[str]) -> None:
@@ -178,8 +195,23 @@ def _entries(entries: Mapping[str, Any], indent: str) -> None:
             _line(f"{indent}{entry_name(key):<{width}}  {entry_text(key, value)}")
 
 
+def say(text: str) -> None:
+    """Say one line."""
+    _line(text)
+
+
 def _line(text: str) -> None:
-    _console().print(Text(text), soft_wrap=True)
+    _show(Text(text))
+
+
+def _show(shown: Text | Table, logged: Text | None = None) -> None:
+    _console().print(shown, soft_wrap=isinstance(shown, Text))
+    if _log:
+        _logging(_log).print(logged or shown, soft_wrap=isinstance(logged or shown, Text))
+
+
+def _logging(file: TextIO) -> Console:
+    return Console(file=file, highlight=False, color_system=None, width=LOG_WIDTH)
 
 
 def _console() -> Console:

@@ -51,6 +51,8 @@ class Corpus:
     validation: Encodings | None
     validation_examples: list[TextExample]
     test_examples: list[TextExample]
+    test_content: str
+    """Hash of the test rows; empty without any."""
 
 
 def prepare_corpus(task: TextToText, splits: Mapping[str, RowSource]) -> Corpus:
@@ -70,6 +72,7 @@ def prepare_corpus(task: TextToText, splits: Mapping[str, RowSource]) -> Corpus:
         validation if validation is not None and len(validation.rows) else None,
         list(task.examples(splits.get("validation", ()))),
         list(task.examples(splits.get("test", ()))),
+        splits["test"].content if "test" in splits else "",
     )
 
 

@@ -39,6 +39,8 @@ def score_examples(task: TextToText, examples: Sequence[TextExample], path: Path
 
     Predictions that are there already, whole or in part, from a run that was stopped, are not made again.
     """
+    if not examples:
+        return Scored({}, [])
     if path.exists():
         found = [TextPrediction(row["id"], row["prediction"], row["finish_reason"]) for row in Journal.read(path)]
         return scored(task, examples, found)
@@ -69,6 +71,8 @@ def scored(task: TextToText, examples: Sequence[TextExample], predictions: Seque
 
 def baseline_metrics(task: TextToText, examples: Sequence[TextExample]) -> dict[str, dict[str, Metric]]:
     """Score the task's trivial answers, held to max_new_tokens like the model's."""
+    if not examples:
+        return {}
     return {
         name.replace("_", "-"): {
             score.name: Metric.of(score)
