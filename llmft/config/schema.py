@@ -148,9 +148,9 @@ class Model:
     dtype: Dtype = Dtype.auto
     """Number format of the weights in memory."""
     package: str | None = None
-    """Installed Python package that carries the weights as a GGUF file; looked at before the hub."""
+    """Installed Python package that carries the weights as a GGUF file; looked at before the hub, unless `revision` is set."""
     package_file: str | None = None
-    """The GGUF file's name inside `package`."""
+    """The GGUF file's name inside `package`; it is the last part of `name`, its quantisation behind it."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: about a third slower, much less memory."""
 

