@@ -22,6 +22,7 @@ from llmft.cli.arguments import Arguments
 from llmft.config import compose, explain, overrides, rules, sources
 from llmft.config.schema import EvalRun, TrainRun
 from llmft.errors import ConfigError
+from llmft.runs import signals
 
 OURS = ("hydra.run.dir=.", "hydra.output_subdir=null", "hydra.job.chdir=false", "hydra.sweep.subdir=.",
         "hydra/job_logging=none", "hydra/hydra_logging=none")  # fmt: skip
@@ -60,7 +61,7 @@ def run(command: str, words: list[str], typed: list[str]) -> int:
         raise ConfigError(*problems)
     compose.register(folders[1:])
     request = Request(command, asked, settings, folders, typed)
-    with sentences(request):
+    with signals.deferred(), sentences(request):  # raised in the middle of OmegaConf, Stopped turns into something else
         previewed = compose.preview(command, asked.config_name or command, [*overrides.first_values(settings), *OURS])
     if asked.multirun:
         return _sweep(request, str(previewed.output_root))
@@ -78,7 +79,8 @@ def run(command: str, words: list[str], typed: list[str]) -> int:
         except ConfigError as error:
             problems.extend(error.problems)
 
-    _call_hydra(request, take)
+    with signals.deferred():
+        _call_hydra(request, take)
     if problems:
         raise ConfigError(*problems)
     for job in jobs:  # none if Hydra only had to show something
@@ -159,16 +161,15 @@ def _work(request: Request, values: dict[str, Any], named: list[str]) -> float |
     problems = rules.check(settings)
     if problems:
         raise ConfigError(*problems)
-    if isinstance(settings, TrainRun):
+    # Imported here: mistakes must not wait for torch. Deferred: some libraries catch everything that an import raises.
+    with signals.deferred():
+        from llmft.evaluate import evaluate
+        from llmft.predict import predict
         from llmft.train import train
-
+    if isinstance(settings, TrainRun):
         return train(settings, request.typed)
     if isinstance(settings, EvalRun):
-        from llmft.evaluate import evaluate
-
         evaluate(settings, request.typed)
     else:
-        from llmft.predict import predict
-
         predict(settings, request.typed)
     return None

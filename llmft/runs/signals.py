@@ -9,6 +9,7 @@ signals from a pipe as they come: it tells the user that the first was seen, and
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -25,11 +26,12 @@ _stopping = False  # whether the handler has run
 _noted: int | None = None  # a signal that `check` has still to raise
 _depth = 0  # how many deferred blocks are open
 _watching = False
+_unraisable = sys.unraisablehook  # what was there before `install`
 
 
 def install() -> None:
     """Take over the signals, with none received so far. Does nothing outside the main thread."""
-    global _first, _stopping, _noted, _watching
+    global _first, _stopping, _noted, _watching, _unraisable
     if threading.current_thread() is not threading.main_thread():
         return
     _first, _stopping, _noted = None, False, None
@@ -40,6 +42,8 @@ def install() -> None:
         signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
         threading.Thread(target=_watch, args=(receiver,), name="signals", daemon=True).start()
         os.register_at_fork(before=_hold, after_in_parent=_go_on, after_in_child=_let_go)
+    if sys.unraisablehook is not _keep:
+        _unraisable, sys.unraisablehook = sys.unraisablehook, _keep
     for number in SIGNALS:
         if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
             continue  # nohup
@@ -76,6 +80,15 @@ def _receive(number: int, frame: FrameType | None) -> None:
     if _depth == 0:
         raise Stopped(number)
     _noted = number
+
+
+def _keep(dropped: "sys.UnraisableHookArgs") -> None:
+    """Python drops what is raised in a __del__ or a callback from C. A Stopped is kept for the next `check`."""
+    global _noted
+    if isinstance(dropped.exc_value, Stopped):
+        _noted = dropped.exc_value.args[0]
+    else:
+        _unraisable(dropped)
 
 
 def _watch(receiver: int) -> None:

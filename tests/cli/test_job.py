@@ -1,14 +1,17 @@
 """From a command line to the dataclass that the work gets, and from how it ends to the exit code."""
 
 import errno
+import signal
 from pathlib import Path
 
 import pytest
 import yaml
 
+from llmft.config import compose
 from llmft.config.dump import config_yaml, rerun_yaml
 from llmft.config.schema import AdapterKind, Device, TrainRun
 from llmft.errors import DataError, GateNotMet, Stopped
+from llmft.runs import signals
 
 
 def test_train_gets_the_configuration(llmft):
@@ -234,3 +237,22 @@ def test_a_run_directory_brings_values_only(llmft, run_folder, line):
     assert llmft("train", "--config-dir", str(run_folder), "--config-name", "rerun") == 2
     assert f"error: {path}: found " in llmft.err
     assert "a run directory holds values only" in llmft.err
+
+
+def test_a_signal_while_settings_are_read_waits_until_they_are(llmft, monkeypatch):
+    """Raised in the middle of OmegaConf, Stopped came out as an AttributeError, and the exit code was 2."""
+    read = compose.preview
+    finished = []
+
+    def preview(*words):
+        signals._receive(signal.SIGTERM, None)
+        found = read(*words)
+        finished.append(found.seed)
+        return found
+
+    monkeypatch.setattr(signals, "_stopping", False)
+    monkeypatch.setattr(compose, "preview", preview)
+    assert llmft("train") == 75
+    assert finished == [42]
+    assert llmft.runs == []
+    assert llmft.err == "stopped by SIGTERM; go on with: llmft train\n"

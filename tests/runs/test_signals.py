@@ -187,3 +187,30 @@ def test_an_exception_in_flight_is_not_replaced():
         work()
     with pytest.raises(Stopped):
         signals.check()
+
+
+def test_a_signal_that_hits_a_finaliser_is_not_lost():
+    """Python drops exceptions there; the process has to end at the next check all the same."""
+    finaliser = (
+        HEAD
+        + """
+class Slow:
+    def __del__(self):
+        ready()
+        time.sleep(60)
+try:
+    slow = Slow()
+    del slow
+    print("went on", flush=True)
+    with signals.deferred():
+        pass
+    print("lost")
+except Stopped as stopped:
+    sys.exit(stopped.exit_code)
+"""
+    )
+    child = Child(finaliser)
+    child.send(signal.SIGTERM)
+    code, out, err = child.end()
+    assert (code, out) == (75, "went on\n")
+    assert "Exception ignored" not in err
