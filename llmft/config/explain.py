@@ -11,6 +11,9 @@ from yaml import MarkedYAMLError
 
 from llmft.config import aliases, hydra_keys, settings
 
+NO_PACKAGE = "an experiment is settings from the top. Make its first line: # @package _global_"
+"""Hydra puts a file under the name of its folder where its first line does not say otherwise."""
+
 
 def suggest(word: str, words: Iterable[str]) -> str:
     """ " Did you mean X?" for the nearest of `words`, or an empty string."""
@@ -81,6 +84,8 @@ def hydra_error(error: Exception, command: str) -> str:
         key = getattr(inner, "full_key", None) or ""
         return f"{key}: {str(inner).splitlines()[0]}. Correct the setting; llmft {command} --cfg job shows all values."
     assert isinstance(error, HydraException | ValueError), error
+    if named_in := re.match(r"In '(experiment/[^']+)': Could not override '\w+@experiment", text):
+        return f"{named_in[1]}.yaml: {NO_PACKAGE}"
     return re.sub(r"\s+", " ", text)
 
 

@@ -28,8 +28,12 @@ def check(words: list[str], root: type, command: str, multirun: bool, folders: l
             continue
         try:
             override = OverridesParser.create().parse_override(word)
-        except HydraException as error:
-            problems.append(explain.hydra_error(error, command))
+        except HydraException:
+            name, _, value = word.partition("=")
+            problems.append(
+                f"{name}: cannot read the value {value!r}. Close every bracket and quote, and end no list with a comma;"
+                f" a text with such signs goes in double quotes inside single ones: '{name}=\"...\"'"
+            )
             continue
         if override.is_sweep_override() and not multirun:
             key = word.lstrip("+").partition("=")
@@ -71,8 +75,10 @@ def _check_one(override: Override, root: type, command: str, folders: list[Path]
 
 def _check_choices(override: Override, group: str, folders: list[Path]) -> list[str]:
     known = sources.choices(group, folders)
+    if None in values(override):
+        return [f"{group}=null: found null, expected one of {', '.join(sorted(known))}; to choose none, leave {group}= out."]
     names = [name for value in values(override) for name in (value if isinstance(value, list) else [value])]
-    wrong = [name for name in names if name is not None and str(name).removesuffix(".yaml") not in known]
+    wrong = [name for name in names if str(name).removesuffix(".yaml") not in known]
     return [explain.unknown_choice(group, str(name), known) for name in dict.fromkeys(wrong) if "${" not in str(name)]
 
 

@@ -20,6 +20,8 @@ def check(path: Path, package: str, root: type, command: str) -> list[str]:
     if path.is_relative_to(sources.built_in() / "hydra"):
         return []  # the built-in search sweeper is the one place where a configuration names code
     node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    if package.split(".")[0] == "experiment":
+        return [f"{path}:1: {explain.NO_PACKAGE}"]
     if node is None:
         return []
     if not isinstance(node, yaml.MappingNode):

@@ -247,6 +247,29 @@ def test_missing_value(llmft):
     assert llmft.err == "error: model.name: needed, but not set. Add model.name=...\n"
 
 
+@pytest.mark.parametrize("command", ["train", "eval"])
+@pytest.mark.parametrize("group", ["task", "experiment"])
+def test_no_group_is_null(llmft, command, group):
+    assert llmft(command, f"{group}=null") == 2
+    assert llmft.err.startswith(f"error: {group}=null: found null, expected one of ")
+    assert llmft.err.endswith(f"; to choose none, leave {group}= out.\n")
+
+
+@pytest.mark.parametrize("value", ["1,", "[1", "choice(1"])
+def test_half_a_value(llmft, value):
+    assert llmft("train", "-m", f"seed={value}") == 2
+    assert llmft.err.startswith(f"error: seed: cannot read the value {value!r}. Close every bracket")
+    assert llmft.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("text", ["seed: 1\n", "", "defaults:\n  - override /task: summarization\n"])
+def test_an_experiment_without_its_first_line(llmft, tmp_path, text):
+    path = write(tmp_path / "llmft_conf/experiment/x.yaml", text)
+    assert llmft("train", "experiment=x") == 2
+    where = "experiment/x.yaml" if "override" in text else f"{path}:1"
+    assert llmft.err == (f"error: {where}: an experiment is settings from the top. Make its first line: # @package _global_\n")
+
+
 def test_rules_come_together(llmft):
     assert llmft("train", "training.batch_size=0", "optimizer.lr=0", "training.metric=rogueL") == 2
     assert llmft.err.count("error: ") == 3
