@@ -119,7 +119,7 @@ def look_up(work: Work, progress: Progress) -> None:
     per_epoch = work.order.steps_per_epoch
     over = position.step >= work.plan.steps
     eval_every = parse_every(training.eval_every)
-    wanted = position.step == 0 or due(position.step, eval_every, per_epoch) or (over and eval_every is not None)
+    wanted = eval_every is not None and (position.step == 0 or over or due(position.step, eval_every, per_epoch))
     if work.corpus.validation and wanted and position.validated != position.step:
         validate(work, progress)
     if over or (training.patience and position.worse >= training.patience):

@@ -7,15 +7,11 @@ import json
 import os
 import shlex
 import time
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch.optim import Optimizer
-
-from llmft.config import names
-from llmft.config.bind import bind, bind_all, check_options
+from llmft.config.bind import bind_all
 from llmft.config.dump import config_yaml, fingerprinted, rerun_yaml, to_values
 from llmft.config.schema import TrainRun
 from llmft.data.audit import audit, sentences
@@ -42,6 +38,7 @@ from llmft.tasks.open import check_family, open_training
 from llmft.tasks.prepare import make_plan, prepare_corpus
 from llmft.tasks.scoring import Scored, baseline_metrics, score_examples
 from llmft.training import checkpoint
+from llmft.training.bound import MakeOptimizers, bind_optimizer, bind_schedule
 from llmft.training.checkpoint import Position
 from llmft.training.memory import Plan
 from llmft.training.optimizer import parameter_groups
@@ -87,21 +84,14 @@ def train(run: TrainRun, command: list[str]) -> float | None:
         return position.best
 
 
-def bind_run(run: TrainRun) -> tuple[BoundTask, Callable[..., list[Optimizer]], Schedule]:
+def bind_run(run: TrainRun) -> tuple[BoundTask, MakeOptimizers, Schedule]:
     """Turn every name of the run into what it stands for. Raises ConfigError with all that is wrong."""
-
-    def optimizers() -> Callable[..., list[Optimizer]]:
-        function = bind(run.optimizer.name, names.OPTIMIZERS, run.plugins, "optimizer.name")
-        check_options(function, run.optimizer.options, given=3, where="optimizer.options")
-        return lambda groups: function(groups, run.optimizer.lr, run.optimizer.weight_decay, **run.optimizer.options)
-
-    def schedule() -> Schedule:
-        function = bind(run.schedule.name, names.SCHEDULES, run.plugins, "schedule.name")
-        check_options(function, run.schedule.options, given=1, where="schedule.options")
-        return partial(function, **run.schedule.options)
-
-    bound, make_optimizers, lr_schedule = bind_all(lambda: bind_task(run.task, run.plugins), optimizers, schedule)
-    return bound, make_optimizers, lr_schedule
+    bound, make_optimizers, schedule = bind_all(
+        lambda: bind_task(run.task, run.plugins),
+        lambda: bind_optimizer(run.optimizer, run.plugins),
+        lambda: bind_schedule(run.schedule, run.plugins),
+    )
+    return bound, make_optimizers, schedule
 
 
 def fingerprints(run: TrainRun, splits: Mapping[str, RowSource], folder: Path) -> dict[str, str]:

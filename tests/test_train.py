@@ -254,3 +254,10 @@ def test_a_sweep_with_a_failing_job(command: list[str], tiny: Path, capsys: pyte
     good = [row["objective"]["value"] for row in sweep["rows"] if row["exit"] == 0]
     assert best["objective"]["value"] == min(good)
     assert "diverged" in capsys.readouterr().err
+
+
+def test_never_is_never(command: list[str], tiny: Path) -> None:
+    settings = ["training.eval_every=never", "training.max_steps=2", "training.baseline=false", "output_dir=n"]
+    assert main([*command, f"model.name={tiny / 'llama'}", *settings]) == 0
+    assert [row["kind"] for row in map(json.loads, Path("n/metrics.jsonl").read_text().splitlines())] == ["train", "train"]
+    assert json.loads(Path("n/results.json").read_text())["train"]["validation_loss"] is None

@@ -2,7 +2,8 @@
 
 import importlib
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from llmft.config.explain import suggest
@@ -75,6 +76,19 @@ def check_options(function: Callable[..., Any], options: Mapping[str, Any], give
         )
     if problems:
         raise ConfigError(*problems)
+
+
+@contextmanager
+def try_options(where: str, options: Mapping[str, Any]) -> Iterator[None]:
+    """What is bound is used once inside: an option of the wrong kind then costs a second and not a model.
+
+    Raises ConfigError for whatever goes wrong there.
+    """
+    try:
+        yield
+    except Exception as error:
+        given = ", ".join(f"{name}={value}" for name, value in options.items()) or "nothing set"
+        raise ConfigError(f"{where}: with {given} it does not work: {error}. Correct the values.") from error
 
 
 def bind_all(*attempts: Callable[[], Any]) -> list[Any]:

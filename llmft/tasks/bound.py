@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from llmft.config import names
-from llmft.config.bind import bind, bind_all, check_options
+from llmft.config.bind import bind, bind_all, check_options, try_options
 from llmft.config.schema import Task
 from llmft.data.row import Row
 from llmft.metrics.score import Score
@@ -49,6 +49,9 @@ def bind_metric(name: str, options: dict[str, Any] | None, plugins: Sequence[str
     where = f"task.metrics.{name}"
     function = bind(str(options.pop("call", name)), names.METRICS, plugins, where)
     check_options(function, options, given=2, where=where)
+    if name in names.METRICS:  # one of the user's own may have reasons not to take texts like these
+        with try_options(where, options):
+            function(["a text", "another"], [("a text",), ("another one",)], **options)
     return BoundMetric(function, options)
 
 

@@ -1,8 +1,9 @@
 """From rows to what training reads: token caches, examples to score, and the plan."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from llmft.data.dataset import RowSource
 from llmft.data.encode import Encoded, TokenCache, cache_key, cached
 from llmft.data.example import TextExample
 from llmft.data.order import Order
-from llmft.errors import DataError
+from llmft.errors import ConfigError, DataError
 from llmft.hardware.memory import available_bytes
 from llmft.models.forward import PathCheck
 from llmft.runs.cache import cache_dir
@@ -82,7 +83,7 @@ def encode_split(task: TextToText, source: RowSource) -> Encodings:
     key = cache_key(
         rows=source.content,
         templates=[settings[name] for name in ("source", "target", "references")],
-        row=inspect.getsource(task.bound.row) if task.bound.row else None,
+        row=source_of(task.bound.row) if task.bound.row else None,
         prompt=task.prompt.settings.to_json(),
         limits=[
             task.task.max_source_tokens,
@@ -94,6 +95,18 @@ def encode_split(task: TextToText, source: RowSource) -> Encodings:
     )
     cache = cached(cache_dir() / "tokens", key, lambda: map(task.encode, task.examples(source)))
     return Encodings(cache, np.flatnonzero(np.asarray(cache.units)))
+
+
+def source_of(function: Callable[..., Any]) -> str:
+    """Return the source of the file that a row function is in: what it calls is mostly there too.
+
+    Raises ConfigError for a function without one, written in C: what it does could not be told from what it did.
+    """
+    try:
+        module = inspect.getmodule(function)
+        return inspect.getsource(module or function)
+    except (OSError, TypeError) as error:
+        raise ConfigError(f"task.row={function}: it has no Python source. Name a function written in Python.") from error
 
 
 def check_path(run: TrainRun, task: TextToText, corpus: Corpus) -> PathCheck:

@@ -59,3 +59,14 @@ def test_everything_wrong_is_said_at_once(plugin):
         "task.baselines",
     ]
     assert "did you mean rouge" in problems[1].lower()
+
+
+def test_an_option_of_the_wrong_kind(monkeypatch):
+    """What a signature cannot tell would only show when the tuned model is scored."""
+
+    def picky(predictions, references, share=0.5):
+        return [share * len(predictions)] if share < 1 else []
+
+    monkeypatch.setattr("llmft.metrics.rouge.rouge", picky)
+    with pytest.raises(ConfigError, match=r"^task\.metrics\.rouge: with share=much it does not work: .*Correct the values\.$"):
+        bind_task(Task(metrics={"rouge": {"share": "much"}}), [])

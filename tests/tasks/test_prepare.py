@@ -1,6 +1,8 @@
 """Rows to token caches and the plan: what is counted, what is left out, when caches are made anew."""
 
+import importlib
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -9,9 +11,9 @@ import pytest
 from llmft.config.schema import Data, Fast, Task, Training, TrainRun
 from llmft.data.dataset import open_splits
 from llmft.data.order import Order
-from llmft.errors import DataError
+from llmft.errors import ConfigError, DataError
 from llmft.tasks import prepare
-from llmft.tasks.prepare import check_path, encode_split, make_plan, prepare_corpus
+from llmft.tasks.prepare import check_path, encode_split, make_plan, prepare_corpus, source_of
 
 
 @pytest.fixture
@@ -101,3 +103,12 @@ def test_the_fast_path_can_be_switched_off(open_text, source):
     off = check_path(replace(run, training=Training(fast=Fast.off)), task, corpus)
     assert (off.fast, off.reason) == (False, "training.fast=off")
     assert prepare.CHECKED_ROWS >= 2  # one document alone cannot show whether documents see each other
+
+
+def test_a_helper_beside_the_row_function_counts_too(tmp_path, monkeypatch):
+    (tmp_path / "rows_of_mine.py").write_text("def tidy(text): return text\ndef row(fields): return tidy(fields)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    rows_of_mine = importlib.import_module("rows_of_mine")
+    assert "def tidy" in source_of(rows_of_mine.row)
+    with pytest.raises(ConfigError, match=r"no Python source\. Name a function written in Python"):
+        source_of(os.system)
