@@ -90,7 +90,7 @@ def quote(word: str, root: type, multirun: bool) -> str:
     if kind is None or is_dataclass(kind):
         always_there = kind is not None or key == "experiment"
         return f"{key}={value}" if prefix == "+" and always_there else word
-    prefix = "++" if settings.is_entry(root, key) else "" if prefix == "+" else prefix or ""
+    prefix = "++" if settings.is_entry(root, key) or get_origin(kind) is dict else "" if prefix == "+" else prefix or ""
     if kind is str:
         value = _text(value, multirun)
     elif get_origin(kind) is list or key in settings.NAMES:

@@ -32,8 +32,11 @@ def bind(name: str, table: Mapping[str, str], plugins: Collection[str], where: s
     module_name, _, attribute = name.rpartition(".")
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ConfigError(f"{where}={name}: cannot import {module_name}: {error}. Install it, or correct the name.") from error
+    except Exception as error:  # a plugin may raise anything
+        what = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
+        raise ConfigError(
+            f"{where}={name}: cannot import {module_name}: {what}{error}. Install it, or correct the name."
+        ) from error
     function = getattr(module, attribute, None)
     if not callable(function):
         known = [other for other in vars(module) if callable(getattr(module, other)) and not other.startswith("_")]
@@ -87,8 +90,8 @@ def try_options(where: str, options: Mapping[str, Any]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        given = ", ".join(f"{name}={value}" for name, value in options.items()) or "nothing set"
-        raise ConfigError(f"{where}: with {given} it does not work: {error}. Correct the values.") from error
+        given = ", ".join(f"{name}={value}" for name, value in options.items()) or "no options"
+        raise ConfigError(f"{where}: does not work with {given}: {error}. Correct the options or the function.") from error
 
 
 def bind_all(*attempts: Callable[[], Any]) -> list[Any]:

@@ -1,5 +1,6 @@
 """A task's names bound to what they stand for, so that a typo costs a second and not a model."""
 
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,6 +10,7 @@ from llmft.config import names
 from llmft.config.bind import bind, bind_all, check_options, try_options
 from llmft.config.schema import Task
 from llmft.data.row import Row
+from llmft.errors import DataError
 from llmft.metrics.score import Score
 
 
@@ -56,8 +58,18 @@ def bind_metric(name: str, options: dict[str, Any] | None, plugins: Sequence[str
 
 
 def apply_row(rows: Iterable[Row], function: Callable[[dict[str, Any]], dict[str, Any] | None] | None) -> Iterator[Row]:
-    """Pass every row through the task's row function, which may leave rows out by returning None."""
+    """Pass every row through the task's row function, which may leave rows out by returning None.
+
+    Raises DataError with the row where the function fails.
+    """
     for row in rows:
-        fields = row.fields if function is None else function(dict(row.fields))
+        try:
+            fields = row.fields if function is None else function(dict(row.fields))
+        except Exception as error:
+            line = traceback.extract_tb(error.__traceback__)[-1]
+            raise DataError(
+                f"{row.where}: task.row raised {type(error).__name__}: {error}, at {line.filename}:{line.lineno}. "
+                "Fix the function, or let it return None for such a row."
+            ) from error
         if fields is not None:
             yield Row(fields, row.where)

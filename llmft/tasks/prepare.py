@@ -98,14 +98,14 @@ def encode_split(task: TextToText, source: RowSource) -> Encodings:
 
 
 def source_of(function: Callable[..., Any]) -> str:
-    """Return the source of the file that a row function is in: what it calls is mostly there too.
+    """Return a row function's name and the source of the file that it is in: what it calls is mostly there too.
 
     Raises ConfigError for a function without one, written in C: what it does could not be told from what it did.
     """
     try:
         module = inspect.getmodule(function)
-        return inspect.getsource(module or function)
-    except (OSError, TypeError) as error:
+        return f"{function.__qualname__}\n{inspect.getsource(module or function)}"
+    except (OSError, TypeError, AttributeError) as error:
         raise ConfigError(f"task.row={function}: it has no Python source. Name a function written in Python.") from error
 
 

@@ -22,11 +22,11 @@ def bind_optimizer(settings: schema.Optimizer, plugins: Sequence[str]) -> MakeOp
     check_options(function, settings.options, given=3, where="optimizer.options")
 
     def make(groups: Groups) -> list[Optimizer]:
-        made: list[Optimizer] = function(groups, settings.lr, settings.weight_decay, **settings.options)
-        return made
+        made: Optimizer | list[Optimizer] = function(groups, settings.lr, settings.weight_decay, **settings.options)
+        return made if isinstance(made, list) else [made]
 
     weights = [("matrix", Parameter(torch.ones(2, 2))), ("vector", Parameter(torch.ones(2)))]
-    with try_options("optimizer.options", settings.options):
+    with try_options(f"optimizer.name={settings.name}", settings.options):
         for optimizer in make(parameter_groups(weights, settings.weight_decay)):
             for group in optimizer.param_groups:
                 for weight in group["params"]:
@@ -40,7 +40,7 @@ def bind_schedule(settings: schema.Schedule, plugins: Sequence[str]) -> Schedule
     function = bind(settings.name, names.SCHEDULES, plugins, "schedule.name")
     check_options(function, settings.options, given=1, where="schedule.options")
     factor = partial(function, **settings.options)
-    with try_options("schedule.options", settings.options):
+    with try_options(f"schedule.name={settings.name}", settings.options):
         wrong = [value for value in map(factor, (0.0, 0.5, 0.999)) if not (math.isfinite(value) and value >= 0)]
         if wrong:
             raise ValueError(f"the factor of the learning rate would be {wrong[0]:g}")

@@ -50,6 +50,13 @@ def test_plus_before_something_known_is_no_mistake(llmft):
     assert (llmft.runs[0].training.max_steps, llmft.runs[0].optimizer.lr, llmft.runs[0].seed) == (4, 1.0, 3)
 
 
+def test_a_metric_of_ones_own(llmft):
+    assert llmft("train", "task.metrics={mine: {call: pack.score}}", "plugins=[pack]") == 0
+    assert llmft.runs[0].task.metrics == {"rouge": {"use_stemmer": True}, "mine": {"call": "pack.score"}}
+    assert llmft("train", "task.metrics.mine.call=pack.score", "plugins=[pack]") == 0
+    assert llmft.runs[0].task.metrics["mine"] == {"call": "pack.score"}
+
+
 def test_leaving_out(llmft):
     assert llmft("train", "~adapter", "~task.metrics.rouge") == 0
     assert (llmft.runs[0].adapter.name, llmft.runs[0].task.metrics) == (AdapterKind.none, {})

@@ -17,6 +17,7 @@ def package(tmp_path, monkeypatch):
     (tmp_path / "my_plugin").mkdir()
     (tmp_path / "my_plugin/__init__.py").write_text("def score(a, b, c=1): ...\nNUMBER = 3\n", encoding="utf-8")
     (tmp_path / "my_plugin/broken.py").write_text("import no_such_module\n", encoding="utf-8")
+    (tmp_path / "my_plugin/typo.py").write_text("a b\n", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     yield "my_plugin"
     for name in [name for name in sys.modules if name.startswith("my_plugin")]:
@@ -46,6 +47,7 @@ def test_a_dotted_name_is_imported(package):
         ("my_plugin.scores", ["my_plugin"], "my_plugin has no function scores. Did you mean score?"),
         ("my_plugin.NUMBER", ["my_plugin"], "has no function NUMBER"),
         ("my_plugin.broken.x", ["my_plugin"], "cannot import my_plugin.broken: No module named 'no_such_module'"),
+        ("my_plugin.typo.x", ["my_plugin"], "cannot import my_plugin.typo: SyntaxError: invalid syntax (typo.py, line 1)"),
         ("my_plugin..x", ["my_plugin"], "not an import path"),
         ("my_plugin.x y", ["my_plugin"], "not an import path"),
         ("", [], "here=: no such name."),

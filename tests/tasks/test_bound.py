@@ -4,7 +4,7 @@ import pytest
 
 from llmft.config.schema import Task
 from llmft.data.row import Row
-from llmft.errors import ConfigError
+from llmft.errors import ConfigError, DataError
 from llmft.metrics.rouge import rouge
 from llmft.tasks.baselines import lead_1
 from llmft.tasks.bound import apply_row, bind_task
@@ -68,5 +68,13 @@ def test_an_option_of_the_wrong_kind(monkeypatch):
         return [share * len(predictions)] if share < 1 else []
 
     monkeypatch.setattr("llmft.metrics.rouge.rouge", picky)
-    with pytest.raises(ConfigError, match=r"^task\.metrics\.rouge: with share=much it does not work: .*Correct the values\.$"):
+    with pytest.raises(ConfigError, match=r"^task\.metrics\.rouge: does not work with share=much: .*Correct the options"):
         bind_task(Task(metrics={"rouge": {"share": "much"}}), [])
+
+
+def test_a_row_function_that_fails_names_the_row():
+    def picky(row):
+        return {"a": row["b"]}
+
+    with pytest.raises(DataError, match=r"^f:7: task\.row raised KeyError: 'b', at .*test_bound\.py:\d+\. Fix the function"):
+        list(apply_row([Row({"a": "x"}, "f:7")], picky))

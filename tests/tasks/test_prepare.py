@@ -106,9 +106,12 @@ def test_the_fast_path_can_be_switched_off(open_text, source):
 
 
 def test_a_helper_beside_the_row_function_counts_too(tmp_path, monkeypatch):
-    (tmp_path / "rows_of_mine.py").write_text("def tidy(text): return text\ndef row(fields): return tidy(fields)\n")
+    (tmp_path / "rows_of_mine.py").write_text(
+        "def tidy(text): return text\ndef row(fields): return tidy(fields)\ndef other(fields): return fields\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     rows_of_mine = importlib.import_module("rows_of_mine")
     assert "def tidy" in source_of(rows_of_mine.row)
+    assert source_of(rows_of_mine.row) != source_of(rows_of_mine.other)
     with pytest.raises(ConfigError, match=r"no Python source\. Name a function written in Python"):
         source_of(os.system)
