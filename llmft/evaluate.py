@@ -14,7 +14,7 @@ from llmft.data.dataset import open_splits
 from llmft.errors import ConfigError, DataError, GateNotMet
 from llmft.reports import record
 from llmft.reports import results as reports
-from llmft.reports.console import show_findings, show_next, show_scores
+from llmft.reports.console import say, show_findings, show_next, show_scores
 from llmft.reports.diagnosis import DataCounts, diagnose
 from llmft.reports.html import write_report
 from llmft.reports.results import GateResult, Metric, Results
@@ -23,7 +23,7 @@ from llmft.runs.directory import claim, resolve
 from llmft.runs.provenance import environment, fingerprint
 from llmft.runs.recorded import recorded
 from llmft.tasks.bound import bind_task
-from llmft.tasks.open import open_task
+from llmft.tasks.open import open_task, weights_mark
 from llmft.tasks.scoring import Scored, baseline_metrics, differences, score_examples
 
 
@@ -40,9 +40,10 @@ def evaluate(run: EvalRun, command: list[str]) -> None:
     root = str(trained / "eval") if trained else run.output_root
     label = split if trained else f"eval-{run.task.name}-{Path(run.model.name).name}"
     settings = {key: value for key, value in to_values(run).items() if key not in ("output", "output_root", "gate")}
-    key = fingerprint(settings=settings, trained=str(trained), data=splits[split].content)
-    directory = claim(root, run.output, label, key, "auto", command)
+    key = fingerprint(settings=settings, trained=str(trained), weights=weights_mark(trained), data=splits[split].content)
+    directory = claim(root, run.output, label, key, "auto", command, setting="output")
     with recorded(directory):
+        say(f"{'resuming' if directory.resumed else 'eval'} {directory.path}")
         durable.write_text(directory.path / "config.yaml", config_yaml(run))
         durable.write_json(directory.path / "environment.json", environment())
         task = open_task(run, trained)

@@ -21,7 +21,7 @@ from llmft.runs import durable
 from llmft.runs.directory import resolve
 from llmft.runs.provenance import fingerprint, hash_file
 from llmft.tasks.answers import predict_examples
-from llmft.tasks.open import open_task
+from llmft.tasks.open import open_task, weights_mark
 from llmft.tasks.text_to_text import TextToText
 
 ENDINGS = (".jsonl", ".csv", ".txt")
@@ -43,10 +43,10 @@ def predict(run: PredictRun, command: list[str]) -> None:
     if source is None:
         stdin = BufferedReader(sys.stdin.buffer)  # type: ignore[type-var]  # one that can look ahead
         kind = ".jsonl" if stdin.peek(1).lstrip()[:1] == b"{" else ".txt"
-        rows, total = checked(scan_stream(stdin, "stdin", kind)), 0
+        rows, total = checked(scan_stream(stdin, "stdin", kind, every_line=True)), 0
     else:
         kind = kind_of(source) or source.suffix
-        rows, total = read(source), sum(1 for _ in read(source))
+        rows, total = read(source, every_line=True), sum(1 for _ in read(source, every_line=True))
     examples = task.inputs(as_sources(rows, task.source.columns, kind == ".txt"))
     if output is None:
         for prediction in stream(task, examples):
@@ -55,10 +55,12 @@ def predict(run: PredictRun, command: list[str]) -> None:
                 flush=True,
             )
         return
-    output.parent.mkdir(parents=True, exist_ok=True)
-    found = predict_examples(task, examples, partial_of(run, source, output, task), total, "predicting")
+    partial = partial_of(run, source, output, task)
+    if source is None:
+        partial.unlink(missing_ok=True)  # nobody knows whether stdin brings the same texts again
+    found = predict_examples(task, examples, partial, total, "predicting")
     durable.write_text(output, rendered(found, output.suffix))
-    partial_of(run, source, output, task).unlink()
+    partial.unlink()
     print(f"{len(found)} predictions: {output}", file=sys.stderr)
 
 
@@ -79,6 +81,7 @@ def partial_of(run: PredictRun, source: Path | None, output: Path, task: TextToT
         source=hash_file(source) if source else None,
         run=run.run,
         model=str(task.pretrained.folder),
+        weights=weights_mark(Path(run.run) if run.run else None),
         prompt=task.prompt.settings.to_json(),
         generation=asdict(run.generation),
         seed=run.seed,

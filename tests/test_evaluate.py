@@ -9,7 +9,9 @@ from peft import PeftModel
 from rouge_score.rouge_scorer import RougeScorer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from llmft import evaluate
 from llmft.cli.main import main
+from llmft.errors import ModelError
 
 ROWS = [
     {
@@ -105,3 +107,16 @@ def test_a_plain_model_and_gates(run: Path, tiny: Path, capsys: pytest.CaptureFi
     assert main(["eval", "run=latest", f"gate.baseline={run}", "gate.max_drop.rougeL=0"]) == 0
     assert main(["eval", "run=latest", "gate.min.rougeX=1"]) == 2
     assert main(["eval", "run=latest", "task.data.test=nowhere.jsonl"]) == 4
+
+
+def test_a_folder_for_the_results(
+    run: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["eval", "run=latest", "output=scores"]
+    with monkeypatch.context() as broken:
+        broken.setattr(evaluate, "open_task", lambda *words: (_ for _ in ()).throw(ModelError("no such model")))
+        assert main(words) == 4
+    assert main(words) == 0  # it goes on although it failed: eval has no training.resume to ask for it
+    assert capsys.readouterr().err.count("resuming " + str(Path("scores").resolve())) == 1
+    assert main(words) == 2
+    assert "output=scores: the run in scores is finished. Name another folder to repeat it." in capsys.readouterr().err

@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from llmft import predict as predict_module
 from llmft.cli.main import main
 from llmft.tasks.text_to_text import TextToText
 
@@ -128,3 +129,27 @@ def test_mistakes(settings: list[str], code: int, said: str, predict: list[str],
     error = capsys.readouterr().err
     assert said in error
     assert "Traceback" not in error
+
+
+def test_every_line_of_a_text_gets_its_line(predict: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    Path("in.txt").write_text("one\n\n  \nfour\n")
+    assert main([*predict, "input=in.txt", "output=out.jsonl"]) == 0
+    assert [json.loads(line)["id"] for line in Path("out.jsonl").read_text().splitlines()] == ["0", "1", "2", "3"]
+    assert main([*predict, "input=in.txt", "output=out.txt"]) == 0
+    assert Path("out.txt").read_text().count("\n") == 4
+
+
+def test_stdin_is_not_taken_for_what_it_was_before(predict: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(text: str, output: str) -> None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+        assert main([*predict, "input=-", f"output={output}"]) == 0
+
+    whole = predict_module.predict_examples
+    monkeypatch.setattr(predict_module, "predict_examples", lambda *words: (whole(*words), sys.exit(9)))
+    with pytest.raises(SystemExit):
+        answer("first\n", "out.jsonl")
+    assert len(list(Path().glob(".out.jsonl.*.partial"))) == 1
+    monkeypatch.setattr(predict_module, "predict_examples", whole)
+    answer("second, and longer\n", "out.jsonl")
+    answer("second, and longer\n", "again.jsonl")
+    assert Path("out.jsonl").read_text() == Path("again.jsonl").read_text()

@@ -150,6 +150,11 @@ def _with_run(request: Request, values: dict[str, Any], named: list[str]) -> dic
 
     folder = resolve(str(values["run"]), str(values["output_root"]))
     keys = overrides.named_keys(named, compose.ROOTS[request.command], request.folders)
+    if "model.name" in keys and (folder / "model" / "config.json").is_file():  # not an adapter, whose base may have moved
+        raise ConfigError(
+            f"model.name={values['model']['name']}: the run {folder} has a model of its own. Leave it out, or leave out run= to"
+            f" {request.command} with that model."
+        )
     return compose.from_run(values, keys, compose.read_run(folder), request.command) | {"run": str(folder)}
 
 

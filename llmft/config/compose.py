@@ -115,6 +115,10 @@ def read_run(folder: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.MarkedYAMLError as error:
         raise ConfigError(explain.broken_yaml(error)) from error
+    if "split" in values:
+        raise ConfigError(
+            f"run={folder}: an evaluation, not a training run. Name the run: {values['run'] or 'a folder of llmft train'}"
+        )
     if problems:
         raise ConfigError(*problems)
     return values

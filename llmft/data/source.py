@@ -23,10 +23,14 @@ csv.field_size_limit(2**31 - 1)  # the default of 128 KiB refuses long documents
 
 
 def read(
-    path: Path, rows_under: str | None = None, max_bad_rows: int = 0, bad_rows: list[BadRow] | None = None
+    path: Path,
+    rows_under: str | None = None,
+    max_bad_rows: int = 0,
+    bad_rows: list[BadRow] | None = None,
+    every_line: bool = False,
 ) -> Iterator[Row]:
     """Yield the rows of a file as `readable` does."""
-    return readable(scan(path, rows_under), max_bad_rows, [] if bad_rows is None else bad_rows)
+    return readable(scan(path, rows_under, every_line), max_bad_rows, [] if bad_rows is None else bad_rows)
 
 
 def readable(found: Iterable[Row | BadRow], max_bad_rows: int, bad_rows: list[BadRow]) -> Iterator[Row]:
@@ -50,8 +54,11 @@ def kind_of(path: Path) -> str | None:
     return ending if ending in (TEXT_SUFFIXES if zipped else SUFFIXES) else None
 
 
-def scan(path: Path, rows_under: str | None = None) -> Iterator[Row | BadRow]:
-    """Yield every record of a file, readable or not. Raises DataError where the rest of the file cannot be read."""
+def scan(path: Path, rows_under: str | None = None, every_line: bool = False) -> Iterator[Row | BadRow]:
+    """Yield every record of a file, readable or not; of a txt file empty lines too if `every_line` is set.
+
+    Raises DataError where the rest of the file cannot be read.
+    """
     kind = kind_of(path)
     if kind is None:
         raise DataError(f"{path}: unknown ending {path.suffix!r}; expected one of {', '.join(SUFFIXES)}, text also with .gz.")
@@ -60,12 +67,14 @@ def scan(path: Path, rows_under: str | None = None) -> Iterator[Row | BadRow]:
             yield from table_rows(path, kind)
             return
         with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as stream:
-            yield from scan_stream(cast(BinaryIO, stream), str(path), kind, rows_under)
+            yield from scan_stream(cast(BinaryIO, stream), str(path), kind, rows_under, every_line)
     except OSError as err:
         raise DataError(f"{path}: cannot be read: {err.strerror or err}. Name a readable file.") from err
 
 
-def scan_stream(stream: BinaryIO, name: str, kind: str, rows_under: str | None = None) -> Iterator[Row | BadRow]:
+def scan_stream(
+    stream: BinaryIO, name: str, kind: str, rows_under: str | None = None, every_line: bool = False
+) -> Iterator[Row | BadRow]:
     """Yield every record of an open text file; `kind` is one of TEXT_SUFFIXES, `name` stands for the file in messages."""
     lines = Lines(stream, name)
     if kind in (".jsonl", ".ndjson"):
@@ -74,7 +83,7 @@ def scan_stream(stream: BinaryIO, name: str, kind: str, rows_under: str | None =
         return json_rows(lines, rows_under)
     if kind == ".csv":
         return csv_rows(lines)
-    return tsv_rows(lines) if kind == ".tsv" else txt_rows(lines)
+    return tsv_rows(lines) if kind == ".tsv" else txt_rows(lines, every_line)
 
 
 def csv_rows(lines: Lines) -> Iterator[Row | BadRow]:
@@ -123,14 +132,14 @@ def tsv_rows(lines: Lines) -> Iterator[Row | BadRow]:
         raise DataError(f"{lines.name}:1: the file is empty; expected a line with the columns' names. Name another file.")
 
 
-def txt_rows(lines: Lines) -> Iterator[Row | BadRow]:
-    """Yield one row per line, its text in the column `text`; empty lines are passed over."""
+def txt_rows(lines: Lines, every_line: bool = False) -> Iterator[Row | BadRow]:
+    """Yield one row per line, its text in the column `text`; empty lines are passed over unless `every_line` is set."""
     for line in lines:
         fault = lines.take_fault()
         text = without_end(line)
         if fault:
             yield fault
-        elif text.strip():
+        elif every_line or text.strip():
             yield Row({"text": text}, f"{lines.name}:{lines.number}")
 
 

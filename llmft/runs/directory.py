@@ -56,11 +56,19 @@ class RunDirectory:
 
 
 def claim(
-    output_root: str, output_dir: str | None, label: str, fingerprint: str, resume: str, command: list[str]
+    output_root: str,
+    output_dir: str | None,
+    label: str,
+    fingerprint: str,
+    resume: str,
+    command: list[str],
+    setting: str = "output_dir",
 ) -> RunDirectory:
     """Find or make the run directory and lock it.
 
     `resume` is auto (go on with the newest stopped or dead run of the same `fingerprint`), never, or a run directory.
+    `setting` is what the command calls `output_dir`; another than a training also goes on after a failure, having no
+    training.resume to ask for it.
     Raises ConfigError if the folder asked for cannot be used, RunInUse if another process has it, LlmftError if it cannot
     be written.
     """
@@ -73,7 +81,8 @@ def claim(
             )
         return _take(path, fingerprint, command, ("stopped", "dead", "failed", "diverged"), f"training.resume={resume}")
     if output_dir is not None:
-        return _take(Path(output_dir), fingerprint, command, GOES_ON if resume == "auto" else (), f"output_dir={output_dir}")
+        may_resume = () if resume == "never" else GOES_ON if setting == "output_dir" else (*GOES_ON, "failed")
+        return _take(Path(output_dir), fingerprint, command, may_resume, f"{setting}={output_dir}")
     if resume == "auto":
         for path, found in _runs(root):
             if found.state in GOES_ON and found.fingerprint == fingerprint:
@@ -153,20 +162,20 @@ def _refuse_other(path: Path, previous: Status, fingerprint: str, may_resume: tu
     if previous.fingerprint != fingerprint:
         raise ConfigError(
             f"{asked}: {path} holds a run of another configuration, data or model (fingerprint {previous.fingerprint}, this one "
-            f"is {fingerprint}). It was started by: {shlex.join(previous.command)}. Repeat that command, or name another output_dir."
+            f"is {fingerprint}). It was started by: {shlex.join(previous.command)}. Repeat that command, or name another folder."
         )
     if previous.state in may_resume:
         return
     if previous.state == "done":
-        raise ConfigError(f"{asked}: the run in {path} is finished. Name another output_dir to repeat it.")
+        raise ConfigError(f"{asked}: the run in {path} is finished. Name another folder to repeat it.")
     if not may_resume:
         raise ConfigError(
             f"{asked}: {path} holds a {previous.state} run, and training.resume=never starts anew. "
-            "Name another output_dir, or set training.resume=auto."
+            "Name another folder, or set training.resume=auto."
         )
     raise ConfigError(
         f"{asked}: the run in {path} {previous.state} at step {previous.step} ({previous.error}), so it does not go on by itself. "
-        f"Set training.resume={path} to go on all the same, or name another output_dir."
+        f"Set training.resume={path} to go on all the same, or name another folder."
     )
 
 

@@ -192,6 +192,8 @@ def _seal(folder: Path) -> None:
         files[str(each.relative_to(folder))] = {"bytes": each.stat().st_size, "sha256": sha256(each)}
     (folder / MANIFEST).write_text(json.dumps({"files": files}, indent=2, ensure_ascii=False) + "\n")
     _sync(folder / MANIFEST)
+    for each in _files(folder):
+        each.chmod((folder / MANIFEST).stat().st_mode)  # safetensors gives its files to their owner alone
     for each in [folder, *folder.rglob("*")]:
         if each.is_dir():
             _sync(each)

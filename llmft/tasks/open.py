@@ -14,6 +14,7 @@ from llmft.models.attention import checkpoint_layers
 from llmft.models.family import Family
 from llmft.models.load import Pretrained, load_family, load_pretrained
 from llmft.models.locate import locate
+from llmft.runs.provenance import hash_file
 from llmft.tasks.bound import BoundTask, bind_task
 from llmft.tasks.text_to_text import TextToText
 
@@ -65,6 +66,12 @@ def load_trained(run: EvalRun | PredictRun, trained: Path, precision: torch.dtyp
     pretrained = load_pretrained(locate(run.model), DTYPES.get(run.model.dtype, precision), device)
     load_adapter(pretrained, folder)
     return pretrained
+
+
+def weights_mark(trained: Path | None) -> str | None:
+    """Return a hash that tells a run's final weights from those of another run in the same place; None without a run."""
+    manifest = trained / "model" / "manifest.json" if trained else None
+    return hash_file(manifest) if manifest and manifest.is_file() else None
 
 
 def check_family(folder: Path, formulation: str) -> None:

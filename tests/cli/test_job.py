@@ -231,6 +231,26 @@ def test_a_foreign_key_in_a_run_is_reported_with_its_line(llmft, run_folder):
     assert "found _target_" in llmft.err
 
 
+def test_a_whole_model_is_not_exchanged_in_silence(llmft, run_folder):
+    (run_folder / "model").mkdir()
+    (run_folder / "model" / "adapter_config.json").touch()
+    assert llmft("eval", "run=outputs/r1", "model.name=moved/base") == 0
+    assert llmft.runs[0].model.name == "moved/base"
+    (run_folder / "model" / "config.json").touch()
+    for command in ("eval", "predict"):
+        assert llmft(command, "run=outputs/r1", "model=gpt2") == 2
+        assert llmft.err == (
+            f"error: model.name=openai-community/gpt2: the run {run_folder.resolve()} has a model of its own."
+            f" Leave it out, or leave out run= to {command} with that model.\n"
+        )
+
+
+def test_an_evaluation_is_no_run(llmft, run_folder):
+    (run_folder / "config.yaml").write_text("run: outputs/r0\nsplit: test\n")
+    assert llmft("predict", "run=outputs/r1", "input=x.txt") == 2
+    assert "an evaluation, not a training run. Name the run: outputs/r0\n" in llmft.err
+
+
 def test_rerun_repeats_the_run(llmft, run_folder):
     before = yaml.safe_load((run_folder / "config.yaml").read_text(encoding="utf-8"))
     assert llmft("train", "--config-dir", str(run_folder), "--config-name", "rerun", "plugins=[mine]") == 0

@@ -138,7 +138,7 @@ def test_output_dir(tmp_path):
         claim(tmp_path, output_dir=own)
     assert str(refused.value) == (
         f"output_dir={own}: the run in {own} diverged at step 0 (loss is nan), so it does not go on by itself. "
-        f"Set training.resume={own} to go on all the same, or name another output_dir."
+        f"Set training.resume={own} to go on all the same, or name another folder."
     )
     with pytest.raises(ConfigError, match="another configuration"):
         claim(tmp_path, output_dir=own, fingerprint="other")

@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from llmft.errors import LlmftError
 from llmft.runs import durable
@@ -252,3 +254,11 @@ def test_symlink_moves(tmp_path):
 def test_sha256_of_a_file(tmp_path):
     (tmp_path / "x").write_bytes(b"abc" * 1000)
     assert durable.sha256(tmp_path / "x") == hashlib.sha256(b"abc" * 1000).hexdigest()
+
+
+def test_whoever_may_read_a_folder_may_read_what_safetensors_wrote_into_it(tmp_path):
+    with durable.directory(tmp_path / "new") as folder:
+        save_file({"a": torch.ones(1)}, folder / "weights.safetensors")
+    mode = (tmp_path / "new" / "weights.safetensors").stat().st_mode
+    (tmp_path / "plain").touch()
+    assert mode == (tmp_path / "plain").stat().st_mode
