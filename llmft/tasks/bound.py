@@ -10,7 +10,8 @@ from llmft.config import names
 from llmft.config.bind import bind, bind_all, check_options, try_options
 from llmft.config.schema import Task
 from llmft.data.row import Row
-from llmft.errors import DataError
+from llmft.data.strict_json import shortened
+from llmft.errors import ConfigError, DataError
 from llmft.metrics.score import Score
 
 
@@ -18,8 +19,22 @@ from llmft.metrics.score import Score
 class BoundMetric:
     """A metric's function with the options that the task gives it."""
 
+    name: str
     function: Callable[..., list[Score]]
     options: dict[str, Any]
+
+    def measure(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[Score]:
+        """Return the metric's scores. Raises ConfigError if it fails or returns something else."""
+        try:
+            scores = self.function(predictions, references, **self.options)
+        except Exception as error:
+            raise ConfigError(f"task.metrics.{self.name} raised {described(error)}. Fix the function.") from error
+        if not isinstance(scores, list) or not all(isinstance(score, Score) for score in scores):
+            raise ConfigError(
+                f"task.metrics.{self.name} returned {shortened(scores)}; expected a list of llmft.metrics.score.Score. "
+                "Fix the function."
+            )
+        return scores
 
 
 @dataclass(frozen=True)
@@ -54,7 +69,7 @@ def bind_metric(name: str, options: dict[str, Any] | None, plugins: Sequence[str
     if name in names.METRICS:  # one of the user's own may have reasons not to take texts like these
         with try_options(where, options):
             function(["a text", "another"], [("a text",), ("another one",)], **options)
-    return BoundMetric(function, options)
+    return BoundMetric(name, function, options)
 
 
 def apply_row(rows: Iterable[Row], function: Callable[[dict[str, Any]], dict[str, Any] | None] | None) -> Iterator[Row]:
@@ -66,10 +81,14 @@ def apply_row(rows: Iterable[Row], function: Callable[[dict[str, Any]], dict[str
         try:
             fields = row.fields if function is None else function(dict(row.fields))
         except Exception as error:
-            line = traceback.extract_tb(error.__traceback__)[-1]
             raise DataError(
-                f"{row.where}: task.row raised {type(error).__name__}: {error}, at {line.filename}:{line.lineno}. "
-                "Fix the function, or let it return None for such a row."
+                f"{row.where}: task.row raised {described(error)}. Fix the function, or let it return None for such a row."
             ) from error
         if fields is not None:
             yield Row(fields, row.where)
+
+
+def described(error: Exception) -> str:
+    """Say what a function of the user's raised, and on which line."""
+    line = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error}, at {line.filename}:{line.lineno}"

@@ -122,9 +122,7 @@ class TextToText:
     def score(self, predictions: Sequence[str], examples: Sequence[TextExample]) -> list[Score]:
         """Score predicted texts against the references; an empty prediction counts as wrong, never as absent."""
         references = [example.targets for example in examples]
-        scores = [
-            score for metric in self.bound.metrics for score in metric.function(predictions, references, **metric.options)
-        ]
+        scores = [score for metric in self.bound.metrics for score in metric.measure(predictions, references)]
         return [with_interval(score, self.seed) for score in scores]
 
 

@@ -7,7 +7,7 @@ from llmft.data.row import Row
 from llmft.errors import ConfigError, DataError
 from llmft.metrics.rouge import rouge
 from llmft.tasks.baselines import lead_1
-from llmft.tasks.bound import apply_row, bind_task
+from llmft.tasks.bound import BoundMetric, apply_row, bind_task
 from llmft.tasks.text_to_text import TextToText
 
 OWN = """
@@ -78,3 +78,16 @@ def test_a_row_function_that_fails_names_the_row():
 
     with pytest.raises(DataError, match=r"^f:7: task\.row raised KeyError: 'b', at .*test_bound\.py:\d+\. Fix the function"):
         list(apply_row([Row({"a": "x"}, "f:7")], picky))
+
+
+def test_a_metric_of_ones_own_that_fails():
+    metric = BoundMetric("mine", lambda predictions, references: 1 / 0, {})
+    with pytest.raises(
+        ConfigError, match=r"^task\.metrics\.mine raised ZeroDivisionError: division by zero, at .*test_bound\.py:\d+\. "
+    ):
+        metric.measure(["a"], [["a"]])
+    metric = BoundMetric("mine", lambda predictions, references: 0.5, {})
+    with pytest.raises(
+        ConfigError, match=r"^task\.metrics\.mine returned 0\.5; expected a list of llmft\.metrics\.score\.Score"
+    ):
+        metric.measure(["a"], [["a"]])
