@@ -2,15 +2,21 @@
 
 import importlib.util
 import os
+import sys
 from pathlib import Path
 
 import pytest
+from absl import logging as absl_logging
 
 ROOT = Path(__file__).parent.parent
 
 # One thread: tiny models are slower with more, and test processes run side by side.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+# rouge-score brings absl, whose log handler closes the stream it was made with once Hydra sets logging up anew. Made while
+# pytest captures, that would be pytest's; the process's own stderr it leaves alone.
+absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
 @pytest.fixture(scope="session")
