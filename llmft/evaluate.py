@@ -37,6 +37,7 @@ def evaluate(run: EvalRun, command: list[str]) -> None:
         raise DataError(
             f"split={split}: the task has no such rows; it has {', '.join(splits)}. Name them: task.data.{split}=FILE"
         )
+    read_baseline(run.gate, run.output_root, split, splits[split].content)
     root = str(trained / "eval") if trained else run.output_root
     label = split if trained else f"eval-{run.task.name}-{Path(run.model.name).name}"
     settings = {key: value for key, value in to_values(run).items() if key not in ("output", "output_root", "gate")}
@@ -111,16 +112,22 @@ def gated_scores(results: Results) -> dict[str, Metric]:
 
 
 def check_gates(gate: Gate, results: Results, output_root: str) -> list[GateResult]:
-    """Hold scores against the run's gates, the baseline's read from its results.json.
+    """Hold scores against the run's gates, the baseline's read from its results.json."""
+    baseline = read_baseline(gate, output_root, results.split, results.fingerprints.get("rows"))
+    return reports.check_gates(gate, gated_scores(results), baseline)
 
-    Raises ConfigError if the baseline scored other rows, so that its scores say nothing about these.
+
+def read_baseline(gate: Gate, output_root: str, split: str, rows: str | None) -> Results | None:
+    """Return the results of the run that the gate compares with; called before any work too, so that a typo costs a second.
+
+    Raises ConfigError if there is no such run, or if it scored other rows, so that its scores say nothing about these.
     """
     if gate.baseline is None:
-        return reports.check_gates(gate, gated_scores(results), None)
+        return None
     baseline = reports.read(resolve(gate.baseline, output_root) / "results.json")
-    if (baseline.split, baseline.fingerprints.get("rows")) != (results.split, results.fingerprints.get("rows")):
+    if (baseline.split, baseline.fingerprints.get("rows")) != (split, rows):
         raise ConfigError(
-            f"gate.baseline={gate.baseline}: that run scored other rows ({baseline.split}, n={baseline.n}); here it is "
-            f"{results.split}, n={results.n}. Score both on the same rows: task.data.{results.split}=FILE."
+            f"gate.baseline={gate.baseline}: that run scored other rows than the {split} rows here: {baseline.split}, "
+            f"n={baseline.n}. Score both on the same rows: task.data.{split}=FILE."
         )
-    return reports.check_gates(gate, gated_scores(results), replace(baseline, metrics=gated_scores(baseline)))
+    return replace(baseline, metrics=gated_scores(baseline))

@@ -16,7 +16,7 @@ from llmft.config.every import parse_every
 from llmft.config.schema import TrainRun
 from llmft.data.batch import cut
 from llmft.data.order import Order
-from llmft.errors import Stopped
+from llmft.errors import ConfigError, Stopped
 from llmft.hardware.determinism import isolated, rng_state, set_rng_state
 from llmft.hardware.memory import current_bytes
 from llmft.reports.console import Progress
@@ -137,6 +137,11 @@ def validate(work: Work, progress: Progress) -> None:
         if run.training.metric != "loss" or run.training.eval_generate:
             scored = score_validation(work)
             values |= {name: score.value for name, score in scored.scores.items()}
+            if run.training.metric not in values:
+                raise ConfigError(
+                    f"training.metric={run.training.metric}: no score of that name; the validation gave {', '.join(values)}. "
+                    "Correct the name or add it to task.metrics."
+                )
             if run.training.metric != "loss":
                 higher_is_better = scored.scores[run.training.metric].higher_is_better
     work.record.validation(position.step, values)

@@ -18,7 +18,7 @@ from llmft.data.audit import audit, sentences
 from llmft.data.dataset import RowSource, open_splits
 from llmft.data.order import Order
 from llmft.errors import DataError
-from llmft.evaluate import conclude, raise_unmet
+from llmft.evaluate import conclude, raise_unmet, read_baseline
 from llmft.fit import Work, fit
 from llmft.hardware.memory import peak_bytes
 from llmft.models.export import export
@@ -56,6 +56,7 @@ def train(run: TrainRun, command: list[str]) -> float | None:
     splits = open_splits(run.task.data, bound.builtin)
     if "train" not in splits:
         raise DataError("task.data.train is not set and the task has no built-in rows; name a file, a folder or a hub id")
+    read_baseline(run.gate, run.output_root, "test", splits["test"].content if "test" in splits else "")
     folder = locate(run.model)
     check_family(folder, run.task.formulation.value)
     prints = fingerprints(run, splits, folder)

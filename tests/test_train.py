@@ -1,5 +1,6 @@
 """Whole trainings of tiny models through the command line: what they leave, and that none is lost."""
 
+import errno
 import json
 import os
 import signal
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from llmft import fit
+from llmft import fit, train
 from llmft.cli.main import main
 from llmft.runs import durable
 
@@ -261,3 +262,38 @@ def test_never_is_never(command: list[str], tiny: Path) -> None:
     assert main([*command, f"model.name={tiny / 'llama'}", *settings]) == 0
     assert [row["kind"] for row in map(json.loads, Path("n/metrics.jsonl").read_text().splitlines())] == ["train", "train"]
     assert json.loads(Path("n/results.json").read_text())["train"]["validation_loss"] is None
+
+
+def test_a_full_disk_loses_nothing(
+    command: list[str], tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*command, f"model.name={tiny / 'llama'}", "training.baseline=false"]
+    with monkeypatch.context() as full:
+        full.setattr(train, "export", lambda *_: (_ for _ in ()).throw(durable.unwritable(Path("outputs/x"), errno.ENOSPC)))
+        assert main(words) == 1
+    assert "then repeat the command" in capsys.readouterr().err
+    assert main(words) == 0
+    assert " from step 12\n" in capsys.readouterr().err
+
+
+def test_a_gate_without_a_baseline_costs_no_training(
+    command: list[str], tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*command, f"model.name={tiny / 'llama'}", "gate.max_drop.rougeL=1"]
+    assert main([*words, "gate.baseline=nope"]) == 2
+    assert "run 'nope': no run directory" in capsys.readouterr().err
+    assert not Path("outputs").exists()
+    assert main([*words, "gate.baseline=latest"]) == 2
+    assert "gate.baseline=latest: when the gate is held, that is this run itself." in capsys.readouterr().err
+
+
+def test_a_metric_that_nobody_gives(
+    command: list[str], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gives_one.py").write_text(
+        "from llmft.metrics.score import Score\ndef one(predictions, references): return [Score('one', 1.0, n=len(predictions), signature='x')]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    words = ["task.metrics.own.call=gives_one.one", "plugins=[gives_one]", "training.metric=two"]
+    assert main([*command, f"model.name={tiny / 'llama'}", *words]) == 2
+    assert "training.metric=two: no score of that name; the validation gave loss, rouge1, " in capsys.readouterr().err

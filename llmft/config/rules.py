@@ -16,6 +16,9 @@ from llmft.errors import ConfigError
 SCORES = {"rouge": ("rouge1", "rouge2", "rougeL", "rougeLsum")}
 """Scores of the built-in metrics that have several, or one of another name; all others give one score of their own name."""
 
+MOST_THREADS = 1024
+"""No machine has more cores; with very many, OpenMP takes the process down without a word."""
+
 
 def check(run: TrainRun | EvalRun | PredictRun) -> list[str]:
     """What is wrong with the settings, one sentence each; empty if the command can start."""
@@ -32,6 +35,8 @@ def check(run: TrainRun | EvalRun | PredictRun) -> list[str]:
     if run.model.package_file is not None and run.model.package is None:
         wrong.append(f"model.package_file={run.model.package_file}: in which package? Add model.package=NAME")
     wrong += _at_least(run.hardware, "hardware", threads=1)
+    if run.hardware.threads is not None and run.hardware.threads > MOST_THREADS:
+        wrong.append(f"hardware.threads={run.hardware.threads}: expected {MOST_THREADS} or less.")
     if not isinstance(run, PredictRun):
         wrong += _gate(run.gate, run.task)
     if isinstance(run, TrainRun):
@@ -101,7 +106,9 @@ def _training(run: TrainRun) -> list[str]:
             wrong.append(f"adapter.alpha={adapter.alpha:g}: expected above 0; 2 x adapter.r is usual.")
         if not 0 <= adapter.dropout < 1:
             wrong.append(f"adapter.dropout={adapter.dropout:g}: expected a share from 0 to below 1.")
-    elif run.export.merge:
+    if run.gate.baseline == "latest":
+        wrong.append("gate.baseline=latest: when the gate is held, that is this run itself. Name the run's directory.")
+    if adapter.name is not AdapterKind.lora and run.export.merge:
         wrong.append("export.merge=true: there is no adapter to merge. Set adapter=lora, or export.merge=false.")
     return wrong
 

@@ -10,6 +10,7 @@ from typing import Any
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from safetensors import SafetensorError
 
+from llmft.config.explain import suggest
 from llmft.config.schema import Adapter
 from llmft.errors import ConfigError, ModelError
 from llmft.models.family import Family
@@ -25,8 +26,13 @@ TASK_TYPES = {
 def add_adapter(pretrained: Pretrained, adapter: Adapter) -> None:
     """Freeze the model and put trainable low-rank updates W + (alpha/r) BA beside its linear layers (arXiv:2106.09685).
 
-    The adapter's weights are float32 whatever the frozen weights are. Raises ConfigError if no layer matches.
+    The adapter's weights are float32 whatever the frozen weights are. Raises ConfigError if no layer has a name given.
     """
+    layers = [name for name, _ in pretrained.model.named_modules()]
+    ends = tuple(f".{name}" for name in layers)
+    if unknown := [name for name in adapter.modules_to_save if not any(end.endswith(f".{name}") for end in ends)]:
+        near = suggest(unknown[0], {name.rpartition(".")[2] for name in layers})  # PEFT passes over unknown ones in silence
+        raise ConfigError(f"adapter.modules_to_save: the model has no layer {unknown[0]}.{near} Correct or leave it out.")
     config = LoraConfig(
         r=adapter.r,
         lora_alpha=adapter.alpha,  # type: ignore[arg-type]  # PEFT divides by r, so it need not be whole

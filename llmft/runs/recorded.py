@@ -19,7 +19,14 @@ def recorded(directory: RunDirectory) -> Iterator[None]:
         directory.finish("done", miss.exit_code, str(miss))
         raise
     except LlmftError as error:
-        directory.finish("diverged" if isinstance(error, Diverged) else "failed", error.exit_code, str(error))
+        if type(error) is LlmftError:  # a full disk: nothing is wrong with the run, and the same command goes on with it
+            state = "stopped"
+        else:
+            state = "diverged" if isinstance(error, Diverged) else "failed"
+        directory.finish(state, error.exit_code, str(error))
+        raise
+    except OSError as error:
+        directory.finish("stopped", 1, f"{type(error).__name__}: {error}")
         raise
     except BaseException as error:
         directory.finish("failed", 1, f"{type(error).__name__}: {error}")

@@ -35,7 +35,7 @@ BROKEN = [
     ("task.data.max_train", 0), ("task.data.max_bad_rows", -1), ("task.max_source_tokens", 0), ("task.metrics", {"rouge": 3}),
     ("generation.max_new_tokens", 0), ("generation.num_beams", 0), ("generation.top_p", 0.0), ("generation.top_p", 1.1),
     ("generation.top_k", 0), ("generation.temperature", -0.1), ("generation.repetition_penalty", 0.0),
-    ("generation.batch_size", 0), ("hardware.threads", 0), ("gate.min", {"rougL": 3.0}), ("gate.max", {"bleu": 3.0}),
+    ("generation.batch_size", 0), ("hardware.threads", 0), ("hardware.threads", 100_000), ("gate.min", {"rougL": 3.0}), ("gate.max", {"bleu": 3.0}),
     ("gate.baseline", "outputs/r"), ("gate.max_drop", {"rougeL": 1.0}), ("model.package", "weights"),
     ("model.package_file", "x.gguf"), ("export.merge", True),
 ]  # fmt: skip

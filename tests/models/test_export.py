@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from llmft.config.schema import Adapter, AdapterKind, Generation
+from llmft.errors import ConfigError
 from llmft.models.adapter import add_adapter, load_adapter
 from llmft.models.export import export
 from llmft.models.generate import generate, generation_config
@@ -96,3 +97,10 @@ def test_merged_weights_are_w_plus_scaled_ba(tiny, tmp_path):
     base = load_file(tiny / "llama" / "model.safetensors")[f"{key}.weight"]
     merged = load_file(tmp_path / "m" / "model.safetensors")[f"{key}.weight"]
     torch.testing.assert_close(merged, base + 12.0 / 4 * high @ low, rtol=1e-5, atol=1e-6)
+
+
+def test_a_layer_that_is_not_there_is_not_passed_over(tiny):
+    pretrained = load_pretrained(tiny / "llama", torch.float32, CPU)
+    adapter = Adapter(name=AdapterKind.lora, r=4, modules_to_save=["model.embed_tokens", "lm_hed"])
+    with pytest.raises(ConfigError, match=r"^adapter\.modules_to_save: the model has no layer lm_hed\. Did you mean lm_head\?"):
+        add_adapter(pretrained, adapter)
