@@ -64,6 +64,12 @@ def run(command: str, words: list[str], typed: list[str]) -> int:
     with signals.deferred(), sentences(request):  # raised in the middle of OmegaConf, Stopped turns into something else
         previewed = compose.preview(command, asked.config_name or command, [*overrides.first_values(settings), *OURS])
     if asked.multirun:
+        place = "output_dir" if command == "train" else "output"
+        if previewed[place] is not None:
+            raise ConfigError(
+                f"{place}={previewed[place]}: each job of a sweep has a folder of its own. Leave it out; output_root=FOLDER says"
+                " where the sweep's folder is."
+            )
         return _sweep(request, str(previewed.output_root))
     # Hydra would show it without the settings of the run
     if asked.cfg == "job" and command != "train" and previewed.run is not None:

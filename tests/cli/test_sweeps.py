@@ -65,3 +65,11 @@ def test_eval_of_several_splits(llmft):
 def test_predictions_of_a_sweep_are_files_in_the_folders_of_the_jobs(llmft):
     assert llmft("predict", "-m", "task=summarization", "model=gpt2", "input=x.txt", "generation=greedy,beam4") == 0
     assert [run.output for run in llmft.runs] == [str(sweep_dir() / name / "predictions.jsonl") for name in ("000", "001")]
+
+
+@pytest.mark.parametrize(("command", "place"), [("train", "output_dir"), ("eval", "output"), ("predict", "output")])
+def test_one_place_for_all_jobs_is_refused(llmft, tmp_path, command, place):
+    assert llmft(command, "-m", "seed=1,2", f"{place}=here") == 2
+    assert llmft.err.startswith(f"error: {place}=here: each job of a sweep has a folder of its own. Leave it out;")
+    assert llmft.runs == []
+    assert list(tmp_path.iterdir()) == []
