@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from llmft.data.example import TextExample, TextPrediction
 from llmft.tasks import answers
@@ -100,3 +101,17 @@ def test_direction():
     nothing = Scored({}, [])
     assert nothing.higher_is_better("own") is True
     assert nothing.metrics == {}
+
+
+@pytest.mark.parametrize("kept", [1, 11, 12, 13, 24, 29, 30])
+def test_sampled_texts_do_not_depend_on_where_a_call_was_stopped(open_text, examples, tmp_path, kept):
+    task = open_text("gpt2", max_new_tokens=6)
+    task.generation.temperature = 2.0
+    whole = predict_examples(task, examples, tmp_path / "whole.jsonl", len(examples), "t")
+    assert len({each.text for each in whole[:12]}) > 6  # it does sample
+    lines = (tmp_path / "whole.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "p.jsonl").write_bytes(b"".join(lines[:kept]))
+    state = torch.get_rng_state()
+    assert predict_examples(task, examples, tmp_path / "p.jsonl", len(examples), "t") == whole
+    assert (tmp_path / "p.jsonl").read_bytes() == b"".join(lines)
+    assert torch.equal(torch.get_rng_state(), state)
