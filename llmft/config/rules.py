@@ -13,7 +13,15 @@ from llmft.config.schema import AdapterKind, EvalRun, Gate, Generation, PredictR
 from llmft.config.secrets import SECRET, redact
 from llmft.errors import ConfigError
 
-SCORES = {"rouge": ("rouge1", "rouge2", "rougeL", "rougeLsum")}
+SCORES = {
+    "rouge": ("rouge1", "rouge2", "rougeL", "rougeLsum"),
+    "chrf": ("chrf2", "chrf2pp"),
+    "squad": ("exact_match", "f1"),
+    "perplexity": ("perplexity", "bits_per_byte"),
+    "classification": ("accuracy", "f1_macro", "f1_micro", "matthews"),
+    "regression": ("pearson", "spearman", "mae"),
+    "health": ("empty", "cut", "copied", "distinct1", "distinct2", "repeated4"),
+}
 """Scores of the built-in metrics that have several, or one of another name; all others give one score of their own name."""
 
 MOST_THREADS = 1024

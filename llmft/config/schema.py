@@ -15,6 +15,32 @@ class Formulation(Enum):
     """How a task becomes a loss and a prediction."""
 
     text_to_text = "text_to_text"
+    span = "span"
+    label = "label"
+    language_model = "language_model"
+
+
+class TextBy(Enum):
+    """What one row of a plain text file is; paragraphs are apart by blank lines."""
+
+    line = "line"
+    paragraph = "paragraph"
+    document = "document"
+
+
+class LossOn(Enum):
+    """Which assistant turns of a conversation are learnt."""
+
+    all = "all"
+    last = "last"
+
+
+class LabelKind(Enum):
+    """single: one of several classes; multi: any number of them; value: a number (regression)."""
+
+    single = "single"
+    multi = "multi"
+    value = "value"
 
 
 class Truncation(Enum):
@@ -76,7 +102,7 @@ class Data:
     """Where the rows come from. With nothing named, the task's built-in set."""
 
     train: Any = None
-    """Training rows: a file, a list of files (jsonl, json, csv, tsv, parquet, arrow, txt), a save_to_disk folder, or a hub id; null: the built-in set."""
+    """Training rows: a file, a list of files (jsonl, json, csv, tsv, parquet, arrow, txt), a save_to_disk folder, a hub id, or parallel text files, {column: file, ...}; null: the built-in set."""
     validation: Any = None
     """Validation rows, as `train`; null: the data set's own split, else `holdout` rows taken from training."""
     test: Any = None
@@ -89,6 +115,10 @@ class Data:
     """Commit or tag of a hub data set; null: the newest."""
     rows_under: str | None = None
     """Key under which a JSON file keeps its list of rows; null: the file is a list, or has just one list."""
+    columns: list[str] = field(default_factory=list)
+    """Names of the columns of CSV and TSV files without a header line; empty: the first line has them."""
+    text_by: TextBy = TextBy.line
+    """What one row of a plain text file is, in the column `text`."""
     holdout: float = 0.05
     """Share of the training rows set aside for each of validation and test that is not named; chosen by content, so equal rows stay together."""
     max_train: int | None = None
@@ -114,19 +144,43 @@ class Task:
     data: Data = field(default_factory=Data)
     """Where the rows come from."""
     source: str = "{source}"
-    """Input text of a row, as a template over its columns: "{article}"."""
+    """Input text of a row, as a template over its columns: "{article}"; for span the question, for language_model the text."""
+    context: str | None = None
+    """Template of a text read together with the source: the passage a question is about, the second text of a pair; null: none."""
     target: str = "{target}"
-    """Output text of a row, as a template over its columns; a column that is a list gives several references, the first is trained on."""
-    references: str | None = None
-    """Template for the reference texts where they differ from `target`; null: the target."""
+    """Output text, label or answers of a row, as a template over its columns; a column that is a list gives several references, the first is trained on."""
+    references: Any = None
+    """Template for the reference texts where they differ from `target`, or a list of templates; null: the target."""
+    answer_start: str | None = None
+    """Column of the answers' places in the context, in characters; null, or a row without: the first place where the answer stands (span)."""
+    messages: str | None = None
+    """Column that holds a conversation, openai or sharegpt style; it takes the place of source and target; null: none."""
+    loss_on: LossOn = LossOn.all
+    """Which assistant turns of a conversation are learnt."""
     prompt: str = "{source}"
-    """What a decoder model is asked, around the {source}; goes into the model's chat template if it has one."""
+    """What a decoder model is asked, around the {source} and, if there is one, the {context}; goes into the model's chat template if it has one."""
+    encoder_prompt: str | None = None
+    """What an encoder-decoder reads, around the {source} and, if there is one, the {context}: "summarize: {source}"; null: the prefix that the model's configuration has for this task (T5), and the source."""
     system: str | None = None
     """System message for chat models; null: what the chat template writes by itself."""
+    source_language: str | None = None
+    """Language of the source, "en" or the model's own code, for models that are told (mBART, NLLB); null: not told."""
+    target_language: str | None = None
+    """Language of the target, likewise; it also chooses the tokenizer that scores read texts with; null: not told."""
+    labels: list[str] = field(default_factory=list)
+    """Names of the classes in their order; empty: those of the training rows, sorted."""
+    label_kind: LabelKind = LabelKind.single
+    """Whether a row has one label, several, or a number."""
+    no_answer: bool = False
+    """Whether a question may have no answer in its context, as in SQuAD 2.0 (span)."""
+    max_answer_tokens: int = 30
+    """Longest answer cut from a context, in tokens (span)."""
     row: str | None = None
-    """Dotted name of a function (row -> row, or null to leave it out) for what a template cannot say."""
+    """squad, alpaca, or the dotted name of a function (row -> row, list of rows, or null to leave it out) for what a template cannot say."""
     max_source_tokens: int | None = None
-    """Longest source in tokens, template not counted; null: what fits the model's context."""
+    """Longest source in tokens, template not counted; for span and language_model the length of a window; null: what fits the model's context."""
+    overlap: int = 0
+    """Tokens that neighbouring windows of a long text have in common (span, language_model); the stride is the window less this."""
     max_target_tokens: int | None = None
     """Longest target in tokens; rows above it are left out of training and counted, never cut; null: what fits."""
     truncation: Truncation = Truncation.end
@@ -134,7 +188,7 @@ class Task:
     metrics: dict[str, Any] = field(default_factory=dict)
     """Scores to compute: name -> options; an own one: {mine: {call: package.function, ...}} with the package in `plugins`."""
     baselines: list[str] = field(default_factory=list)
-    """Trivial answers scored beside the model: lead_1 (first sentence of the source), or dotted names of functions (example) -> text."""
+    """Trivial answers scored beside the model: lead_1 (first sentence of the source), copy_source, no_answer, or dotted names of functions (example) -> text."""
 
 
 @dataclass
@@ -142,7 +196,9 @@ class Model:
     """The pretrained model to start from."""
 
     name: str = MISSING
-    """Local folder or hub id."""
+    """Local folder or hub id; with `scratch`, a name for the new model."""
+    scratch: dict[str, Any] = field(default_factory=dict)
+    """Sizes of a Transformer made from random weights, with a tokenizer trained on the training rows: d_model, layers, heads, ffn, dropout, vocab_size; empty: pretrained weights."""
     revision: str | None = None
     """Commit or tag on the hub; null: the newest."""
     dtype: Dtype = Dtype.auto
@@ -325,6 +381,10 @@ class EvalRun:
     """Run directory, or latest; its settings are the starting point. null: a plain model, with model and task named."""
     split: Split = Split.test
     """Which part of the data to score."""
+    predictions: str | None = None
+    """File of predictions to score without a model: as `predict` writes it, or a text a line; null: predict them."""
+    references: str | None = None
+    """File of the rows that `predictions` belong to; null: the split's rows."""
     output: str | None = None
     """Folder for the results; null: RUN/eval/<split>-<time>, or a new run directory under `output_root`."""
     task: Task = field(default_factory=Task)

@@ -2,7 +2,7 @@
 
 A cache folder holds flat arrays, the row limits in them, and one JSON line of facts per row:
 ids.i32 and loss_mask.u1 (the stream that predicts), source_ids.i32 (encoder-decoders), each row's limits in *_offsets.i64,
-units.i64 (tokens with loss), facts.jsonl (id, where, source_cut).
+units.i64 (what the loss is divided by), facts.jsonl (id, where, source_cut, labels, second).
 """
 
 import contextlib
@@ -19,7 +19,7 @@ import numpy as np
 
 from llmft.runs import durable
 
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 """Raised when the files of a cache change meaning; part of every key."""
 
 
@@ -29,6 +29,9 @@ class Encoded:
 
     Decoders: `ids` is prompt then answer, `source_ids` None. Encoder-decoders: `source_ids` is read, `ids` is the answer.
     `loss_mask` tells which of `ids` are to be predicted; `where` names the row, `source_cut` counts source tokens cut off.
+    `units` is what the document counts for when the loss of a step is divided: tokens with loss, or spans, or rows;
+    0 leaves it out of training. `labels` is what is predicted where that is no token: class places, a value, or an
+    answer's first and last token. `second` is the place where the second text of a pair begins; 0: there is none.
     """
 
     id: str
@@ -36,22 +39,20 @@ class Encoded:
     loss_mask: np.ndarray
     source_ids: np.ndarray | None
     where: str
+    units: int
     source_cut: int = 0
+    labels: tuple[float, ...] = ()
+    second: int = 0
 
     def __len__(self) -> int:
         """Tokens of both streams."""
         return len(self.ids) + (0 if self.source_ids is None else len(self.source_ids))
 
-    @property
-    def units(self) -> int:
-        """Tokens that carry loss. The first of a decoder's ids is predicted from nothing, so it never counts."""
-        return int(np.count_nonzero(self.loss_mask[1 if self.source_ids is None else 0 :]))
-
 
 class TokenCache:
     """The documents of a cache folder, by position; arrays are read from disk as they are looked at.
 
-    `lengths` and `units` are arrays over the rows: tokens of both streams, and tokens that carry loss.
+    `lengths` and `units` are arrays over the rows: tokens of both streams, and what the loss is divided by.
     """
 
     def __init__(self, folder: Path):
@@ -80,7 +81,8 @@ class TokenCache:
             ids=self._ids[place],
             loss_mask=self._loss_mask[place],
             source_ids=self._source_ids[slice(*self._source_offsets[row : row + 2])] if len(self._source_offsets) else None,
-            **facts,
+            units=int(self.units[row]),
+            **facts | {"labels": tuple(facts["labels"])},
         )
 
     def __iter__(self) -> Iterator[Encoded]:
@@ -119,7 +121,7 @@ def write_arrays(folder: Path, items: Iterable[Encoded]) -> None:
             if item.source_ids is not None:
                 out["source_ids.i32"].write(np.asarray(item.source_ids, np.int32).tobytes())
                 out["source_ids_offsets.i64"].write(np.int64(out["source_ids.i32"].tell() // 4).tobytes())
-            facts = {"id": item.id, "where": item.where, "source_cut": item.source_cut}
+            facts = {name: getattr(item, name) for name in ("id", "where", "source_cut", "labels", "second")}
             out["facts.jsonl"].write(json.dumps(facts).encode() + b"\n")
             out["facts_offsets.i64"].write(np.int64(out["facts.jsonl"].tell()).tobytes())
             out["units.i64"].write(np.int64(item.units).tobytes())

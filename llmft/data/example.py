@@ -1,4 +1,8 @@
-"""What a row becomes before it is tokenised: one frozen class per formulation, equal for training and prediction."""
+"""What a row becomes before it is tokenised, and what a model makes of it: one frozen class each per formulation.
+
+Every example has an `id`, `where` (names the row in error messages: file:line), `source` (what is read, a text or a
+conversation) and `targets` (the references as texts), so that what looks at rows as such works with all of them.
+"""
 
 from dataclasses import dataclass
 
@@ -13,15 +17,16 @@ class Message:
 
 @dataclass(frozen=True)
 class TextExample:
-    """Source text (or messages) and the texts it should become; the first target is trained on, all are references.
+    """Source text (or the turns so far) and the texts it should become; the first target is trained on, all are references.
 
-    `where` names the row for error messages: file:line.
+    `context` is read together with the source, where the prompt has a place for it.
     """
 
     id: str
     source: str | tuple[Message, ...]
     targets: tuple[str, ...]
     where: str
+    context: str | None = None
 
 
 @dataclass(frozen=True)
@@ -31,3 +36,88 @@ class TextPrediction:
     id: str
     text: str
     finished: str
+
+
+@dataclass(frozen=True)
+class SpanExample:
+    """A question, the text that answers it, and the gold answers; none: the text does not answer it.
+
+    `starts` holds each answer's first character in `context`, counted in code points; empty for prediction.
+    """
+
+    id: str
+    question: str
+    context: str
+    targets: tuple[str, ...]
+    starts: tuple[int, ...]
+    where: str
+
+    @property
+    def source(self) -> str:
+        """Question and context as one text."""
+        return f"{self.question}\n{self.context}"
+
+
+@dataclass(frozen=True)
+class SpanPrediction:
+    """An answer cut from the context at `start`:`end` in characters, with its score; the empty text at 0:0 is no answer.
+
+    `null_odds` is the score of no answer less that of the best answer: above the threshold, there is no answer.
+    """
+
+    id: str
+    text: str
+    start: int
+    end: int
+    score: float
+    null_odds: float
+
+
+@dataclass(frozen=True)
+class LabelExample:
+    """A text, or a pair of texts, and its labels: one of single kind, any number of multi kind, a number as text of value kind."""
+
+    id: str
+    source: str
+    context: str | None
+    targets: tuple[str, ...]
+    where: str
+
+
+@dataclass(frozen=True)
+class LabelPrediction:
+    """The labels chosen (of value kind: the number as text), and each class's probability by name (empty for value kind)."""
+
+    id: str
+    labels: tuple[str, ...]
+    probabilities: dict[str, float]
+
+
+@dataclass(frozen=True)
+class DocumentExample:
+    """A text whose likelihood is measured; `targets` is empty. `continued` asks for a continuation too."""
+
+    id: str
+    source: str
+    where: str
+    continued: bool = False
+    targets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DocumentPrediction:
+    """How likely a text is: total negative log-likelihood in nats over the `tokens` scored; `num_bytes`: the whole text in UTF-8.
+
+    `text` is the continuation where one was asked for, `finished` as in TextPrediction; else both are empty.
+    """
+
+    id: str
+    nll: float
+    tokens: int
+    num_bytes: int
+    text: str = ""
+    finished: str = ""
+
+
+Example = TextExample | SpanExample | LabelExample | DocumentExample
+Prediction = TextPrediction | SpanPrediction | LabelPrediction | DocumentPrediction

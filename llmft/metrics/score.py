@@ -1,6 +1,10 @@
 """A score is a measurement: a value with its interval, the count behind it and the signature of how it was taken."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -8,7 +12,8 @@ class Score:
     """One named score of one set of predictions.
 
     `low` and `high` bound the 95 % bootstrap interval. `per_example` holds one value per example in input order, for paired
-    tests and for predictions.jsonl; empty where the score is not a mean of examples. `parts` holds what the value is made of.
+    tests and for predictions.jsonl; empty where examples have no value of their own. `of_sample` computes the score of the
+    examples at the given places, for scores that are no mean over examples. `parts` holds what the value is made of.
     """
 
     name: str
@@ -18,5 +23,6 @@ class Score:
     higher_is_better: bool = True
     low: float | None = None
     high: float | None = None
-    parts: dict[str, float] = field(default_factory=dict)
+    parts: dict[str, Any] = field(default_factory=dict)
     per_example: tuple[float, ...] = ()
+    of_sample: Callable[[np.ndarray], float] | None = field(default=None, compare=False, repr=False)

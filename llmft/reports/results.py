@@ -26,7 +26,7 @@ class Metric:
     n: int
     signature: str
     higher_is_better: bool = True
-    parts: dict[str, float] = field(default_factory=dict)
+    parts: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, score: Score) -> "Metric":
