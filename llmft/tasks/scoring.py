@@ -1,6 +1,7 @@
 """Scoring a model on examples: predictions, their scores, trivial answers beside them, and the difference tuning made."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -61,7 +62,12 @@ def scored(task: TextToText, examples: Sequence[TextExample], predictions: Seque
             "source": to_values(example.source),
             "prediction": prediction.text,
             "references": list(example.targets),
-            "scores": {name: score.per_example[number] for name, score in scores.items() if score.per_example},
+            # the mean over rows is not the score where it is one of the whole corpus: such values have another name
+            "scores": {
+                f"{name}_of_row" if score.of_sample else name: score.per_example[number]
+                for name, score in scores.items()
+                if score.per_example
+            },
             "finish_reason": prediction.finished,
         }
         for number, (example, prediction) in enumerate(zip(examples, predictions, strict=True))
@@ -86,7 +92,8 @@ def differences(before: Scored | None, after: Scored, seed: int) -> dict[str, Di
     """Compare the tuned with the untuned model, example by example."""
     if before is None:
         return {}
-    both = {
-        name: (before.scores[name].per_example, score.per_example) for name, score in after.scores.items() if score.per_example
+    return {
+        name: Difference(**asdict(paired(before.scores[name], score, seed)))
+        for name, score in after.scores.items()
+        if (score.of_sample or score.per_example) and math.isfinite(score.value) and math.isfinite(before.scores[name].value)
     }
-    return {name: Difference(**asdict(paired(*values, seed=seed))) for name, values in both.items()}
