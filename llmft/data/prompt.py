@@ -1,13 +1,14 @@
 """The one function that turns a source text into a prompt, for training, evaluation, prediction and the saved model."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
-from llmft.config.schema import Task, Truncation
+from llmft.config.schema import Task
 from llmft.data.example import Message
-from llmft.errors import DataError, ModelError
+from llmft.errors import ModelError
 
 # Chat templates may write today's date. A prompt that changes overnight is another prompt, so the date stands still.
 FIXED_DATE = datetime(2024, 7, 26)
@@ -18,6 +19,7 @@ FIXED_CLOCK = (
     + "".join(f"|replace('%{part}', '{FIXED_DATE.strftime(f'%{part}')}')" for part in DATE_PARTS)
     + " }}{% endmacro %}\n"
 )
+PLACE = re.compile(r"\{source\}|\{context\}")
 TEMPLATE_OPTIONS = {"enable_thinking": False}
 
 
@@ -38,6 +40,14 @@ class PromptSettings:
         return asdict(self)
 
 
+def filled(prompt: str, source: str, context: str | None) -> str:
+    """Put source and context into their places; a context without a place comes below the source. Braces in them are text."""
+    if context is not None and "{context}" not in prompt:
+        prompt = prompt.replace("{source}", "{source}\n\n{context}")
+    texts = {"{source}": source, "{context}": context or ""}
+    return PLACE.sub(lambda place: texts[place[0]], prompt)
+
+
 class Prompt:
     """Builds token ids from texts for one tokenizer and one task.
 
@@ -55,19 +65,18 @@ class Prompt:
         )
         self.end_ids = self.find_end()
 
-    def messages(self, source: str | Sequence[Message]) -> list[dict[str, str]]:
+    def messages(self, source: str | Sequence[Message], context: str | None = None) -> list[dict[str, str]]:
         """Return the conversation that asks for an answer to `source`."""
         if isinstance(source, str):
-            # replace, not format: braces in the source are text
-            source = [Message("user", self.settings.prompt.replace("{source}", source))]
+            source = [Message("user", filled(self.settings.prompt, source, context))]
         turns = [{"role": message.role, "content": message.content} for message in source]
         if self.settings.system is not None and turns[0]["role"] != "system":
             turns.insert(0, {"role": "system", "content": self.settings.system})
         return turns
 
-    def text(self, source: str | Sequence[Message]) -> str:
+    def text(self, source: str | Sequence[Message], context: str | None = None) -> str:
         """Return the prompt as text, up to where the answer begins."""
-        messages = self.messages(source)
+        messages = self.messages(source, context)
         if self.settings.chat:
             return self.render(messages, answer=True)
         return "\n\n".join(message["content"] for message in messages) + "\n\n"
@@ -87,9 +96,9 @@ class Prompt:
                 f"the model's chat template cannot be rendered: {error}; set task.system or use a model without one"
             ) from error
 
-    def prompt_ids(self, source: str | Sequence[Message]) -> list[int]:
+    def prompt_ids(self, source: str | Sequence[Message], context: str | None = None) -> list[int]:
         """Return the prompt's token ids. A template writes its own special tokens; else the tokenizer's beginning is kept."""
-        text = self.text(source)
+        text = self.text(source, context)
         if self.settings.chat:
             return list(self.tokenizer(text, add_special_tokens=False).input_ids)
         ids = list(self.tokenizer(text).input_ids)
@@ -104,36 +113,6 @@ class Prompt:
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of an answer."""
         return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
-
-    def shorten(self, text: str, limit: int | None, where: str) -> tuple[str, int]:
-        """Cut a source text to `limit` tokens; return it and how many tokens were cut.
-
-        Raises DataError instead where task.truncation is error.
-        """
-        if limit is None or len(text.encode()) < limit:  # a token is at least a byte
-            return text, 0
-        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=self.tokenizer.is_fast)
-        count = len(encoded.input_ids)
-        if count <= limit:
-            return text, 0
-        if self.settings.truncation == Truncation.error.value:
-            raise DataError(
-                f"{where}: the source has {count} tokens, task.max_source_tokens allows {limit}. Raise it or set task.truncation=end."
-            )
-        for kept in range(limit, 0, -1):
-            part = self.part(text, encoded, kept)
-            size = len(self.tokenizer(part, add_special_tokens=False).input_ids)
-            if size <= limit:  # a character that was cut through comes back whole, and may be several tokens
-                return part, count - size
-        return "", count
-
-    def part(self, text: str, encoded: Any, kept: int) -> str:
-        """Return what the `kept` last or first tokens stand for, in whole characters."""
-        cut_start = self.settings.truncation == Truncation.start.value
-        if not self.tokenizer.is_fast:
-            return self.tokenizer.decode(encoded.input_ids[-kept:] if cut_start else encoded.input_ids[:kept])
-        offsets = encoded.offset_mapping
-        return text[offsets[-kept][0] :] if cut_start else text[: offsets[kept - 1][1]]
 
     def find_end(self) -> list[int]:
         """Return the ids that end an answer: the one written in training first, then others the tokenizer stops at.

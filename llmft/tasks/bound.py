@@ -1,32 +1,42 @@
 """A task's names bound to what they stand for, so that a typo costs a second and not a model."""
 
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from llmft.config import names
 from llmft.config.bind import bind, bind_all, check_options, try_options
-from llmft.config.schema import Task
+from llmft.config.schema import Formulation, LabelKind, Task
+from llmft.data.example import DocumentPrediction
 from llmft.data.row import Row
+from llmft.data.shapes import described
 from llmft.data.strict_json import shortened
-from llmft.errors import ConfigError, DataError
+from llmft.errors import ConfigError, LlmftError
+from llmft.metrics.intervals import with_interval
 from llmft.metrics.score import Score
+
+GIVEN = ("sources", "finish_reasons", "null_odds", "labels", "language", "window", "overlap")
+"""What a formulation knows beside predictions and references; a metric gets those that it has a parameter for."""
 
 
 @dataclass(frozen=True)
 class BoundMetric:
-    """A metric's function with the options that the task gives it."""
+    """A metric's function with the options that the task gives it, and the names of what else it wants to know."""
 
     name: str
     function: Callable[..., list[Score]]
     options: dict[str, Any]
+    wants: tuple[str, ...]
 
-    def measure(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[Score]:
+    def measure(self, predictions: Sequence[Any], references: Sequence[Any], known: Mapping[str, Any]) -> list[Score]:
         """Return the metric's scores. Raises ConfigError if it fails or returns something else."""
+        told = {name: known[name] for name in self.wants if name in known}
         try:
-            scores = self.function(predictions, references, **self.options)
+            scores = self.function(predictions, references, **told, **self.options)
+        except LlmftError:
+            raise
         except Exception as error:
             raise ConfigError(f"task.metrics.{self.name} raised {described(error)}. Fix the function.") from error
         if not isinstance(scores, list) or not all(isinstance(score, Score) for score in scores):
@@ -41,10 +51,10 @@ class BoundMetric:
 class BoundTask:
     """The functions that a task names."""
 
-    formulation: type
+    formulation: Callable[..., Any]
     metrics: tuple[BoundMetric, ...]
     baselines: dict[str, Callable[..., str]]
-    row: Callable[[dict[str, Any]], dict[str, Any] | None] | None
+    row: Callable[[dict[str, Any]], Any] | None
     builtin: Callable[[], dict[str, list[Row]]] | None
 
 
@@ -52,43 +62,43 @@ def bind_task(task: Task, plugins: Sequence[str]) -> BoundTask:
     """Look up every name of the task. Raises ConfigError with all that is wrong."""
     formulation, row, builtin, metrics, baselines = bind_all(
         lambda: bind(task.formulation.value, names.FORMULATIONS, plugins, "task.formulation"),
-        lambda: bind(task.row, {}, plugins, "task.row") if task.row else None,
+        lambda: bind(task.row, names.ROWS, plugins, "task.row") if task.row else None,
         lambda: bind(task.data.builtin, names.DATASETS, plugins, "task.data.builtin") if task.data.builtin else None,
-        lambda: bind_all(*(partial(bind_metric, name, options, plugins) for name, options in task.metrics.items())),
+        lambda: bind_all(*(partial(bind_metric, name, options, task, plugins) for name, options in task.metrics.items())),
         lambda: bind_all(*(partial(bind, name, names.BASELINES, plugins, "task.baselines") for name in task.baselines)),
     )
     return BoundTask(formulation, tuple(metrics), dict(zip(task.baselines, baselines, strict=True)), row, builtin)
 
 
-def bind_metric(name: str, options: dict[str, Any] | None, plugins: Sequence[str]) -> BoundMetric:
+def bind_metric(name: str, options: dict[str, Any] | None, task: Task, plugins: Sequence[str]) -> BoundMetric:
     """Look up one metric and hold its options against the function's signature."""
     options = dict(options or {})
     where = f"task.metrics.{name}"
     function = bind(str(options.pop("call", name)), names.METRICS, plugins, where)
-    check_options(function, options, given=2, where=where)
-    if name in names.METRICS:  # one of the user's own may have reasons not to take texts like these
+    if taken := [option for option in options if option in GIVEN]:
+        raise ConfigError(f"{where}.{taken[0]}: a metric gets {taken[0]} from the task. Leave it out.")
+    wants = tuple(name for name in GIVEN if name in inspect.signature(function).parameters)
+    check_options(function, options | dict.fromkeys(wants), given=2, where=where)
+    if name in names.METRICS:  # one of the user's own may have reasons not to take what it is tried with
         with try_options(where, options):
-            function(["a text", "another"], [("a text",), ("another one",)], **options)
-    return BoundMetric(name, function, options)
+            predictions, references = probe(task)
+            function(predictions, references, **options)
+    return BoundMetric(name, function, options, wants)
 
 
-def apply_row(rows: Iterable[Row], function: Callable[[dict[str, Any]], dict[str, Any] | None] | None) -> Iterator[Row]:
-    """Pass every row through the task's row function, which may leave rows out by returning None.
-
-    Raises DataError with the row where the function fails.
-    """
-    for row in rows:
-        try:
-            fields = row.fields if function is None else function(dict(row.fields))
-        except Exception as error:
-            raise DataError(
-                f"{row.where}: task.row raised {described(error)}. Fix the function, or let it return None for such a row."
-            ) from error
-        if fields is not None:
-            yield Row(fields, row.where)
+def probe(task: Task) -> tuple[list[Any], list[Any]]:
+    """Return two predictions and their references, of the kind that the task's metrics are given."""
+    if task.formulation is Formulation.language_model:
+        return [DocumentPrediction(name, 1.0, 2, 3) for name in "ab"], [(), ()]
+    if task.formulation is Formulation.label and task.label_kind is not LabelKind.value:
+        return [("a",), ("b",)], [("a",), ("b",)]
+    texts = ("1.5", "2") if task.formulation is Formulation.label else ("a text", "another one")
+    return list(texts), [(text,) for text in texts]
 
 
-def described(error: Exception) -> str:
-    """Say what a function of the user's raised, and on which line."""
-    line = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error}, at {line.filename}:{line.lineno}"
+def measure(
+    metrics: Sequence[BoundMetric], predictions: Sequence[Any], references: Sequence[Any], seed: int, **known: Any
+) -> list[Score]:
+    """Return all scores with their intervals; `known` is what GIVEN names, as far as the formulation has it."""
+    scores = [score for metric in metrics for score in metric.measure(predictions, references, known)]
+    return [with_interval(score, seed) for score in scores]

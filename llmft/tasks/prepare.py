@@ -1,9 +1,8 @@
 """From rows to what training reads: token caches, examples to score, and the plan."""
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain
 
 import numpy as np
 
@@ -11,19 +10,21 @@ from llmft.config.dump import to_values
 from llmft.config.schema import Fast, TrainRun
 from llmft.data.dataset import RowSource
 from llmft.data.encode import Encoded, TokenCache, cache_key, cached
-from llmft.data.example import TextExample
+from llmft.data.example import Example
 from llmft.data.order import Order
-from llmft.errors import ConfigError, DataError
+from llmft.errors import DataError
 from llmft.hardware.memory import available_bytes
 from llmft.models.forward import PathCheck
 from llmft.runs.cache import cache_dir
 from llmft.runs.provenance import hash_folder
-from llmft.tasks.text_to_text import TextToText
+from llmft.tasks.formulation import Learner
 from llmft.training import memory
 from llmft.training.memory import Plan
 from llmft.training.pace import count_steps
 
 TOKENIZER_FILES = ("token*", "vocab*", "merges*", "special*", "added*", "chat_template*", "*.model", "*.spm", "*.jinja")
+READ = ("source", "context", "target", "answer_start", "messages", "labels", "label_kind", "no_answer", "overlap")
+"""Settings that examples and their token ids depend on, whatever the formulation."""
 CHECKED_ROWS = 3  # documents on which the fast path is compared with the plain one
 
 
@@ -50,88 +51,71 @@ class Corpus:
 
     train: Encodings
     validation: Encodings | None
-    validation_examples: list[TextExample]
-    test_examples: list[TextExample]
+    validation_examples: list[Example]
+    test_examples: list[Example]
     test_content: str
     """Hash of the test rows; empty without any."""
 
 
-def prepare_corpus(task: TextToText, splits: Mapping[str, RowSource]) -> Corpus:
+def prepare_corpus(learner: Learner, splits: Mapping[str, RowSource]) -> Corpus:
     """Tokenise training and validation rows into the cache, and read the examples to score.
 
     Raises DataError where no training row is left.
     """
-    train = encode_split(task, splits["train"])
+    train = encode_split(learner, splits["train"])
     if not len(train.rows):
         found = f"{len(train.cache)} rows, all of them with targets too long" if len(train.cache) else "no rows"
         raise DataError(
             f"{splits['train'].description}: {found}; nothing to train on. Look at task.max_target_tokens and the data."
         )
-    validation = encode_split(task, splits["validation"]) if "validation" in splits else None
+    validation = encode_split(learner, splits["validation"]) if "validation" in splits else None
     return Corpus(
         train,
         validation if validation is not None and len(validation.rows) else None,
-        list(task.examples(splits.get("validation", ()))),
-        list(task.examples(splits.get("test", ()))),
+        list(learner.formulation.examples(splits.get("validation", ()))),
+        list(learner.formulation.examples(splits.get("test", ()))),
         splits["test"].content if "test" in splits else "",
     )
 
 
-def encode_split(task: TextToText, source: RowSource) -> Encodings:
+def encode_split(learner: Learner, source: RowSource) -> Encodings:
     """Tokenise a split, or find it tokenised: the key holds everything that token ids depend on."""
-    settings = to_values(task.task)
+    settings = to_values(learner.formulation.task)
     key = cache_key(
         rows=source.content,
-        templates=[settings[name] for name in ("source", "target", "references")],
-        row=source_of(task.bound.row) if task.bound.row else None,
-        prompt=task.prompt.settings.to_json(),
-        limits=[
-            task.task.max_source_tokens,
-            task.task.max_target_tokens,
-            task.pretrained.context,
-            task.generation.max_new_tokens,
-        ],
-        tokenizer=hash_folder(task.pretrained.folder, TOKENIZER_FILES),
+        task={name: settings[name] for name in READ},
+        learner=type(learner).__name__,
+        encoding=learner.encoding(),
+        tokenizer=hash_folder(learner.pretrained.folder, TOKENIZER_FILES),
     )
-    cache = cached(cache_dir() / "tokens", key, lambda: map(task.encode, task.examples(source)))
+    examples = learner.formulation.examples(source)
+    cache = cached(cache_dir() / "tokens", key, lambda: chain.from_iterable(map(learner.encode, examples)))
     return Encodings(cache, np.flatnonzero(np.asarray(cache.units)))
 
 
-def source_of(function: Callable[..., Any]) -> str:
-    """Return a row function's name and the source of the file that it is in: what it calls is mostly there too.
-
-    Raises ConfigError for a function without one, written in C: what it does could not be told from what it did.
-    """
-    try:
-        module = inspect.getmodule(function)
-        return f"{function.__qualname__}\n{inspect.getsource(module or function)}"
-    except (OSError, TypeError, AttributeError) as error:
-        raise ConfigError(f"task.row={function}: it has no Python source. Name a function written in Python.") from error
-
-
-def check_path(run: TrainRun, task: TextToText, corpus: Corpus) -> PathCheck:
+def check_path(run: TrainRun, learner: Learner, corpus: Corpus) -> PathCheck:
     """Compare the fast with the plain path on the shortest documents, which are as telling as long ones."""
     if run.training.fast is Fast.off:
         return PathCheck(False, "training.fast=off")
     shortest = np.argsort(corpus.train.cache.lengths[corpus.train.rows], kind="stable")[:CHECKED_ROWS]
-    return task.check_fast_path(corpus.train.documents(shortest.tolist()))
+    return learner.check_fast_path(corpus.train.documents(shortest.tolist()))
 
 
-def make_plan(run: TrainRun, task: TextToText, corpus: Corpus, order: Order, micro_tokens: int | None) -> Plan:
+def make_plan(run: TrainRun, learner: Learner, corpus: Corpus, order: Order, micro_tokens: int | None) -> Plan:
     """Say what is about to be done. Raises DoesNotFit if it cannot be done in the free memory."""
-    model, device = task.pretrained.model, task.pretrained.model.device
-    path = check_path(run, task, corpus)
+    model, device = learner.pretrained.model, learner.pretrained.model.device
+    path = check_path(run, learner, corpus)
     rows, cache = corpus.train.rows, corpus.train.cache
     lengths = cache.lengths[rows]
     cuts = [cache[int(row)].source_cut for row in rows]
-    weights, state = memory.state_bytes(task.pretrained)
-    per_token = memory.token_bytes(task.pretrained, task.precision, run.model.gradient_checkpointing)
+    weights, state = memory.state_bytes(learner.pretrained)
+    per_token = memory.token_bytes(learner.pretrained, learner.precision, run.model.gradient_checkpointing)
     free = available_bytes(device)
     longest = int(lengths.max())
     micro_tokens = memory.plan_micro_tokens(micro_tokens or run.training.micro_tokens, per_token, state, free, longest, device)
     return Plan(
         parameters=sum(weight.numel() for weight in model.parameters()),
-        trained_parameters=sum(weight.numel() for _, weight in task.pretrained.trained),
+        trained_parameters=sum(weight.numel() for _, weight in learner.pretrained.trained),
         train_rows=len(rows),
         left_out_rows=corpus.train.left_out,
         validation_rows=len(corpus.validation.rows) if corpus.validation else 0,
@@ -146,7 +130,7 @@ def make_plan(run: TrainRun, task: TextToText, corpus: Corpus, order: Order, mic
         batch_size=run.training.batch_size,
         micro_tokens=micro_tokens,
         device=str(device),
-        precision=str(task.precision).removeprefix("torch."),
+        precision=str(learner.precision).removeprefix("torch."),
         fast_path=path.fast,
         fast_path_reason=path.reason,
         weights_bytes=weights,

@@ -2,20 +2,20 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from llmft.config.dump import to_values
-from llmft.data.example import TextExample, TextPrediction
+from llmft.data.example import Example, Prediction
 from llmft.metrics.intervals import paired
 from llmft.metrics.score import Score
 from llmft.reports.results import Difference, Metric
 from llmft.runs import durable
 from llmft.runs.journal import Journal
 from llmft.tasks.answers import predict_examples
-from llmft.tasks.text_to_text import TextToText
+from llmft.tasks.formulation import Formulation, Learner
 
 
 @dataclass(frozen=True)
@@ -35,56 +35,57 @@ class Scored:
         return name not in self.scores or self.scores[name].higher_is_better
 
 
-def score_examples(task: TextToText, examples: Sequence[TextExample], path: Path, title: str) -> Scored:
+def score_examples(learner: Learner, examples: Sequence[Example], path: Path, title: str) -> Scored:
     """Predict and score `examples`, and write `path`, one row per example.
 
     Predictions that are there already, whole or in part, from a run that was stopped, are not made again.
     """
     if not examples:
         return Scored({}, [])
+    formulation = learner.formulation
     if path.exists():
-        found = [TextPrediction(row["id"], row["prediction"], row["finish_reason"]) for row in Journal.read(path)]
-        return scored(task, examples, found)
+        found = [formulation.from_row(row["id"], row, str(path)) for row in Journal.read(path)]
+        return scored(formulation, examples, found)
     partial = path.with_name(f".{path.name}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
-    result = scored(task, examples, predict_examples(task, examples, partial, len(examples), title))
-    durable.write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in result.rows))
+    result = scored(formulation, examples, predict_examples(learner, examples, partial, len(examples), title))
+    write_rows(path, result)
     partial.unlink()
     return result
 
 
-def scored(task: TextToText, examples: Sequence[TextExample], predictions: Sequence[TextPrediction]) -> Scored:
+def write_rows(path: Path, result: Scored) -> None:
+    """Write predictions/SPLIT.jsonl."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    durable.write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in result.rows))
+
+
+def scored(formulation: Formulation, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Scored:
     """Score predictions of `examples`, given in the same order."""
-    scores = {score.name: score for score in task.score([each.text for each in predictions], examples)}
+    scores = {score.name: score for score in formulation.score(predictions, examples)}
     rows = [
         {
             "id": example.id,
             "source": to_values(example.source),
-            "prediction": prediction.text,
+            **({"context": context} if (context := getattr(example, "context", None)) is not None else {}),
+            **formulation.to_row(prediction),
             "references": list(example.targets),
-            # the mean over rows is not the score where it is one of the whole corpus: such values have another name
-            "scores": {
-                f"{name}_of_row" if score.of_sample else name: score.per_example[number]
-                for name, score in scores.items()
-                if score.per_example
-            },
-            "finish_reason": prediction.finished,
+            "scores": {name: score.per_example[number] for name, score in scores.items() if score.per_example},
         }
         for number, (example, prediction) in enumerate(zip(examples, predictions, strict=True))
     ]
     return Scored(scores, rows)
 
 
-def baseline_metrics(task: TextToText, examples: Sequence[TextExample]) -> dict[str, dict[str, Metric]]:
-    """Score the task's trivial answers, held to max_new_tokens like the model's."""
+def baseline_metrics(
+    formulation: Formulation, examples: Sequence[Example], train: Iterable[Example]
+) -> dict[str, dict[str, Metric]]:
+    """Score the task's trivial answers."""
     if not examples:
         return {}
     return {
-        name.replace("_", "-"): {
-            score.name: Metric.of(score)
-            for score in task.score([task.limited(answer(example)) for example in examples], examples)
-        }
-        for name, answer in task.bound.baselines.items()
+        name: {score.name: Metric.of(score) for score in formulation.score(predictions, examples)}
+        for name, predictions in formulation.baselines(examples, train).items()
     }
 
 

@@ -1,0 +1,114 @@
+"""Text to text on encoder-decoders: the encoder reads the source, the decoder's target tokens carry the loss."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+
+from llmft.config.schema import Generation
+from llmft.data.batch import Batch, collate_pair
+from llmft.data.encode import Encoded
+from llmft.data.encoder_prompt import EncoderPrompt
+from llmft.data.example import TextExample, TextPrediction
+from llmft.errors import ConfigError
+from llmft.hardware.precision import autocast
+from llmft.models.forward import PathCheck
+from llmft.models.generate import generate, generation_config
+from llmft.models.languages import set_languages
+from llmft.models.load import Head, Pretrained
+from llmft.models.padded import pair_loss
+from llmft.tasks.learn.source import fit_source
+from llmft.tasks.text_to_text import TextToText
+
+
+class TextEncoderDecoder:
+    """An encoder-decoder that learns to write one text after reading another."""
+
+    head = Head.text
+
+    def __init__(self, formulation: TextToText, pretrained: Pretrained, generation: Generation, precision: torch.dtype):
+        self.formulation = formulation
+        self.pretrained = pretrained
+        self.generation = generation
+        self.precision = precision
+        self.fast = False
+        task = formulation.task
+        self.forced_bos = set_languages(pretrained.tokenizer, pretrained.model, task.source_language, task.target_language)
+        self.prompt = EncoderPrompt(task, pretrained.tokenizer, pretrained.model.config)
+        self.frame = len(self.prompt.prompt_ids(""))
+        if pretrained.context and generation.max_new_tokens >= pretrained.context:
+            raise ConfigError(
+                f"generation.max_new_tokens={generation.max_new_tokens}: the model writes at most {pretrained.context} tokens. Lower it."
+            )
+        formulation.limit = self.limited
+
+    def source_of(self, example: TextExample) -> tuple[list[int], int]:
+        """Return the encoder's ids and how many source tokens were cut. A conversation is one text, its turns in order."""
+        if not isinstance(example.source, str):
+            example = replace(example, source="\n\n".join(turn.content for turn in example.source))
+        room = self.pretrained.context - self.frame if self.pretrained.context else None
+        fitted, cut = fit_source(example, self.formulation.task, self.pretrained.tokenizer, room)
+        return self.prompt.prompt_ids(fitted.source, fitted.context), cut
+
+    def encode(self, example: TextExample) -> Iterator[Encoded]:
+        """Tokenise source and target. A target that is too long for task.max_target_tokens or the decoder leaves no tokens."""
+        target = self.prompt.target_ids(example.targets[0])
+        longest = min(
+            (each for each in (self.formulation.task.max_target_tokens, self.pretrained.context) if each), default=len(target)
+        )
+        nothing = np.empty(0, np.int32)
+        if len(target) > longest:
+            yield Encoded(example.id, nothing, np.empty(0, np.bool_), nothing, example.where, units=0)
+            return
+        source, cut = self.source_of(example)
+        mask = np.ones(len(target), np.bool_)
+        ids, source_ids = np.array(target, np.int32), np.array(source, np.int32)
+        yield Encoded(example.id, ids, mask, source_ids, example.where, len(target), cut)
+
+    def encoding(self) -> dict[str, Any]:
+        """Return the prompt's settings and the limits."""
+        return {
+            "prompt": self.prompt.settings.to_json(),
+            "limits": [self.formulation.task.max_target_tokens, self.pretrained.context],
+        }
+
+    def collate(self, documents: Sequence[Encoded]) -> Batch:
+        """Lay sources and targets end to end, on the model's device."""
+        model = self.pretrained.model
+        return collate_pair(documents, model.config.decoder_start_token_id).to(model.device)
+
+    def loss(self, documents: Sequence[Encoded]) -> Tensor:
+        """Negative log-likelihood of the targets, summed over tokens."""
+        with autocast(self.pretrained.model.device, self.precision):
+            return pair_loss(self.pretrained.model, self.collate(documents))
+
+    def check_fast_path(self, documents: Sequence[Encoded]) -> PathCheck:
+        """Say that there is one path: padded, with masks, as transformers computes it."""
+        return PathCheck(False, "encoder-decoders read padded batches")
+
+    def predict(self, examples: Sequence[TextExample]) -> Iterator[tuple[int, TextPrediction]]:
+        """Decode a text for each example."""
+        sources = [self.source_of(example)[0] for example in examples]
+        for place, continuation in generate(self.pretrained, sources, self.generation_config(), self.generation.batch_size, self.precision):
+            yield place, TextPrediction(examples[place].id, self.prompt.decode(continuation.ids), continuation.finished)
+
+    def limited(self, text: str) -> str:
+        """Cut a text to max_new_tokens, for comparing other answers with the model's."""
+        ids = self.pretrained.tokenizer(text_target=text, add_special_tokens=False).input_ids
+        limit = self.generation.max_new_tokens
+        return text if len(ids) <= limit else self.prompt.decode(ids[:limit])
+
+    def settings(self) -> dict[str, Any]:
+        """Return the prompt's settings."""
+        return self.prompt.settings.to_json()
+
+    def generation_config(self) -> GenerationConfig:
+        """Return how texts are decoded."""
+        tokenizer = self.pretrained.tokenizer
+        return generation_config(
+            self.generation, self.pretrained, [tokenizer.eos_token_id], tokenizer.pad_token_id, forced_bos=self.forced_bos
+        )
