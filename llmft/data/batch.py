@@ -75,6 +75,34 @@ def collate_decoder(encoded: Sequence[Encoded]) -> Batch:
     )
 
 
+def collate_pair(encoded: Sequence[Encoded], decoder_start_id: int) -> Batch:
+    """Make a batch of sources and answers: row i of an answer has read the start token and i tokens, and predicts token i."""
+    assert all(len(item.ids) for item in encoded), "an answer without tokens has no row that predicts"
+    inputs = [np.concatenate([[decoder_start_id], item.ids[:-1]]) for item in encoded]
+    loss_rows_M = torch.from_numpy(np.flatnonzero(np.concatenate([item.loss_mask for item in encoded])))
+    targets_N = torch.from_numpy(np.concatenate([item.ids for item in encoded]).astype(np.int64))
+    return Batch(
+        stream=stream_of(inputs),
+        source=stream_of([item.source_ids for item in encoded if item.source_ids is not None]),
+        loss_rows_M=loss_rows_M,
+        targets_M=targets_N[loss_rows_M],
+        row_ids=tuple(item.id for item in encoded),
+        units=len(loss_rows_M),
+    )
+
+
+def pad_stream(stream: Stream, pad_id: int) -> tuple[Tensor, Tensor]:
+    """Return tokens and mask (both int64, documents x longest), filled up on the right: for what cannot read a flat stream.
+
+    The mask tells tokens by length, so that a real token that is the pad token still counts.
+    """
+    lengths = torch.tensor(stream.lengths, device=stream.tokens_N.device)
+    mask = torch.arange(max(stream.lengths), device=lengths.device) < lengths[:, None]
+    tokens = torch.full(mask.shape, pad_id, device=lengths.device)
+    tokens[mask] = stream.tokens_N
+    return tokens, mask.long()
+
+
 def cut(encoded: Sequence[Encoded], micro_tokens: int) -> list[list[Encoded]]:
     """Cut a step's documents into micro-batches of at most `micro_tokens` tokens; a longer document stands alone.
 
@@ -89,3 +117,25 @@ def cut(encoded: Sequence[Encoded], micro_tokens: int) -> list[list[Encoded]]:
         micro_batches[-1].append(item)
         room -= len(item)
     return micro_batches
+
+
+def cut_padded(encoded: Sequence[Encoded], micro_tokens: int) -> list[list[Encoded]]:
+    """Cut as `cut` does, for models that read padded batches: what counts is documents times the longest of each stream.
+
+    Longest source first, then longest answer, so that little is padded.
+    """
+    micro_batches: list[list[Encoded]] = []
+    longest = (0, 0)
+    for item in sorted(encoded, key=lambda each: (source_length(each), len(each.ids)), reverse=True):
+        grown = (max(longest[0], source_length(item)), max(longest[1], len(item.ids)))
+        if not micro_batches or sum(grown) * (len(micro_batches[-1]) + 1) > micro_tokens:
+            micro_batches.append([])
+            grown = (source_length(item), len(item.ids))
+        micro_batches[-1].append(item)
+        longest = grown
+    return micro_batches
+
+
+def source_length(item: Encoded) -> int:
+    """Return the tokens that the encoder of an encoder-decoder reads."""
+    return 0 if item.source_ids is None else len(item.source_ids)

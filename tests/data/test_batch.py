@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
-from llmft.data.batch import collate_decoder, cut
+from llmft.data.batch import collate_decoder, collate_pair, cut, cut_padded, pad_stream
 from llmft.data.encode import Encoded
 
 
 def document(ids, mask, name="r"):
-    return Encoded(name, np.array(ids, np.int32), np.array(mask, bool), None, "f:1")
+    return Encoded(name, np.array(ids, np.int32), np.array(mask, bool), None, "f:1", units=sum(map(bool, mask[1:])))
 
 
 def test_by_hand():
@@ -63,6 +63,35 @@ def test_loss_equals_the_padded_one(documents):
     assert batch.units == int((labels[:, 1:] != -100).sum()) == sum(item.units for item in encoded)
 
 
+def pair(source, ids, mask, name="r"):
+    return Encoded(name, np.array(ids, np.int32), np.array(mask, bool), np.array(source, np.int32), "f:1", units=sum(mask))
+
+
+def test_pairs_by_hand():
+    batch = collate_pair([pair([5, 6, 1], [7, 8, 1], [1, 1, 1], "a"), pair([9], [4, 3, 1], [0, 1, 1], "b")], 2)
+    assert (batch.source.tokens_N.tolist(), batch.source.lengths) == ([5, 6, 1, 9], (3, 1))
+    # 2 starts; each row predicts the answer's token at its own place; the language 4, forced, is read and not predicted
+    assert batch.stream.tokens_N.tolist() == [2, 7, 8, 2, 4, 3]
+    assert batch.stream.positions_N.tolist() == [0, 1, 2, 0, 1, 2]
+    assert batch.loss_rows_M.tolist() == [0, 1, 2, 4, 5]
+    assert batch.targets_M.tolist() == [7, 8, 1, 3, 1]
+    assert (batch.row_ids, batch.units) == (("a", "b"), 5)
+    assert {each.dtype for each in (batch.stream.tokens_N, batch.loss_rows_M, batch.targets_M)} == {torch.int64}
+
+
+def test_an_answer_without_tokens_is_a_mistake_of_ours():
+    with pytest.raises(AssertionError, match="an answer without tokens"):
+        collate_pair([pair([5], [], [])], 2)
+
+
+def test_padding_is_told_by_length():
+    stream = collate_pair([pair([5, 0, 0], [1], [1]), pair([9], [1], [1])], 2).source
+    tokens, mask = pad_stream(stream, 0)
+    assert tokens.tolist() == [[5, 0, 0], [9, 0, 0]]
+    assert mask.tolist() == [[1, 1, 1], [1, 0, 0]]  # a real token may be the pad token
+    assert {tokens.dtype, mask.dtype} == {torch.int64}
+
+
 def lengths(micro_batches):
     return [[len(item) for item in micro_batch] for micro_batch in micro_batches]
 
@@ -77,7 +106,7 @@ def test_cut_by_hand():
 
 
 def test_cut_counts_both_streams():
-    item = Encoded("r", np.zeros(2, np.int32), np.ones(2, bool), np.zeros(3, np.int32), "f:1")
+    item = Encoded("r", np.zeros(2, np.int32), np.ones(2, bool), np.zeros(3, np.int32), "f:1", units=2)
     assert lengths(cut([item, item, item], 10)) == [[5, 5], [5]]
 
 
@@ -88,3 +117,24 @@ def test_cut_keeps_every_document_within_the_budget(sizes, micro_tokens):
     micro_batches = cut(items, micro_tokens)
     assert sorted(item.id for batch in micro_batches for item in batch) == sorted(item.id for item in items)
     assert all(sum(map(len, batch)) <= micro_tokens or len(batch) == 1 for batch in micro_batches)
+
+
+def test_cut_padded_by_hand():
+    sizes = [(3, 1), (9, 1), (3, 4), (9, 9), (1, 1)]
+    items = [pair([0] * source, [0] * answer, [1] * answer, str(number)) for number, (source, answer) in enumerate(sizes)]
+    found = [[item.id for item in batch] for batch in cut_padded(items, 20)]
+    # 2 x (9 + 9) is too much; 2 x (9 + 4) too; 2 x (3 + 4) fits, 3 x (3 + 4) does not
+    assert found == [["3"], ["1"], ["2", "0"], ["4"]]
+    assert [[item.id for item in batch] for batch in cut_padded(items, 10**6)] == [["3", "1", "2", "0", "4"]]
+    assert cut_padded([], 5) == []
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), max_size=20), st.integers(1, 80))
+def test_cut_padded_keeps_what_is_read_within_the_budget(sizes, micro_tokens):
+    items = [pair([0] * source, [0] * answer, [1] * answer, str(number)) for number, (source, answer) in enumerate(sizes)]
+    micro_batches = cut_padded(items, micro_tokens)
+    assert sorted(item.id for batch in micro_batches for item in batch) == sorted(item.id for item in items)
+    for batch in micro_batches:
+        read = len(batch) * (max(len(item.source_ids) for item in batch) + max(len(item.ids) for item in batch))
+        assert read <= micro_tokens or len(batch) == 1

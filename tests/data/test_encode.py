@@ -16,12 +16,20 @@ from llmft.runs import durable
 
 def decoder(number, length=5, answer=2):
     ids = np.arange(number, number + length, dtype=np.int32)
-    return Encoded(f"id-{number}", ids, np.arange(length) >= length - answer, None, f"f.jsonl:{number + 1}", number)
+    return Encoded(
+        f"id-{number}",
+        ids,
+        np.arange(length) >= length - answer,
+        None,
+        f"f.jsonl:{number + 1}",
+        min(answer, length - 1),
+        number,
+    )
 
 
 def pair(number):
     ids = np.array([7, 8, 9][: number + 1], np.int32)
-    return Encoded(f"é{number}", ids, np.ones(len(ids), bool), np.arange(number + 2, dtype=np.int32), f"f:{number}")
+    return Encoded(f"é{number}", ids, np.ones(len(ids), bool), np.arange(number + 2, dtype=np.int32), f"f:{number}", len(ids))
 
 
 def same(one, two):
@@ -29,10 +37,17 @@ def same(one, two):
         left, right = getattr(one, name), getattr(two, name)
         if not ((left is None and right is None) or (left.dtype == right.dtype and np.array_equal(left, right))):
             return False
-    return (one.id, one.where, one.source_cut) == (two.id, two.where, two.source_cut)
+    facts = ("id", "where", "units", "source_cut", "labels", "second")
+    return all(getattr(one, name) == getattr(two, name) for name in facts)
 
 
-@pytest.mark.parametrize("make", [decoder, pair])
+def labelled(number):
+    """A pair of texts whose label is two classes of several, and a document that is left out of training."""
+    ids = np.arange(4 + number, dtype=np.int32)
+    return Encoded(f"l{number}", ids, np.zeros(len(ids), bool), None, "f:1", number % 2, labels=(0.0, 1.5), second=number + 2)
+
+
+@pytest.mark.parametrize("make", [decoder, pair, labelled])
 def test_round_trip(tmp_path, make):
     items = [make(number) for number in range(3)]
     write_cache(tmp_path / "c", iter(items))
@@ -161,7 +176,7 @@ def test_memory_stays_flat_and_arrays_stay_on_disk(tmp_path):
 @given(st.lists(st.tuples(st.lists(st.integers(0, 2**31 - 1), max_size=6), st.text(max_size=4)), max_size=6))
 def test_any_documents(tmp_path_factory, documents):
     items = [
-        Encoded(name, np.array(ids, np.int32), np.array([token % 2 == 0 for token in ids], bool), None, name)
+        Encoded(name, np.array(ids, np.int32), np.array([token % 2 == 0 for token in ids], bool), None, name, len(ids))
         for ids, name in documents
     ]
     folder = tmp_path_factory.mktemp("cache") / "c"

@@ -51,6 +51,7 @@ def documents() -> list[Encoded]:
             loss_mask=np.arange(length) >= length // 2,
             source_ids=None,
             where=f"f:{number}",
+            units=length - max(1, length // 2),
         )
         for number, length in enumerate(LENGTHS)
     ]

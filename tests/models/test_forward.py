@@ -209,7 +209,7 @@ def test_fast_path_is_taken_where_it_is_equal(open_tiny, documents, name):
 
 def test_a_document_without_loss_counts_nothing(open_tiny, documents):
     model = open_tiny("llama").model
-    silent = Encoded("s", documents[0].ids, np.zeros(len(documents[0]), bool), None, "f:1")
+    silent = Encoded("s", documents[0].ids, np.zeros(len(documents[0]), bool), None, "f:1", units=0)
     whole = [documents[1], silent, documents[5]]
     assert ragged_loss(model, collate_decoder(whole)).item() == pytest.approx(
         reference(model, [documents[1], documents[5]]).item(), rel=1e-5
