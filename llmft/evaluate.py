@@ -1,4 +1,4 @@
-"""llmft eval: score a finished run or a plain model; and the conclusion that train and eval draw from scores."""
+"""llmft eval: score a finished run, a plain model or a predictions file; and the conclusion that train and eval draw from scores."""
 
 import shlex
 import time
@@ -10,7 +10,8 @@ from typing import Any
 
 from llmft.config.dump import config_yaml, to_values
 from llmft.config.schema import EvalRun, Gate, TrainRun
-from llmft.data.dataset import open_splits
+from llmft.data.dataset import RowSource, open_splits
+from llmft.data.example import Example
 from llmft.errors import ConfigError, DataError, GateNotMet
 from llmft.reports import record
 from llmft.reports import results as reports
@@ -20,51 +21,84 @@ from llmft.reports.html import write_report
 from llmft.reports.results import GateResult, Metric, Results
 from llmft.runs import durable
 from llmft.runs.directory import claim, resolve
-from llmft.runs.provenance import environment, fingerprint
+from llmft.runs.provenance import environment, fingerprint, hash_file
 from llmft.runs.recorded import recorded
-from llmft.tasks.bound import bind_task
+from llmft.tasks.bound import BoundTask, bind_task
+from llmft.tasks.formulation import Formulation
 from llmft.tasks.open import open_task, weights_mark
-from llmft.tasks.scoring import Scored, baseline_metrics, differences, score_examples
+from llmft.tasks.predictions import read_predictions
+from llmft.tasks.scoring import Scored, baseline_metrics, differences, score_examples, score_predictions
 
 
 def evaluate(run: EvalRun, command: list[str]) -> None:
-    """Score one split and write its predictions, results.json and report.html."""
+    """Score one split, or a file of predictions, and write its predictions, results.json and report.html."""
     began = time.monotonic()
     trained = resolve(run.run, run.output_root) if run.run else None
-    splits = open_splits(run.task.data, bind_task(run.task, run.plugins).builtin)
+    bound = bind_task(run.task, run.plugins)
     split = run.split.value
+    splits = open_rows(run, bound)
     if split not in splits:
         raise DataError(
             f"split={split}: the task has no such rows; it has {', '.join(splits)}. Name them: task.data.{split}=FILE"
         )
-    read_baseline(run.gate, run.output_root, split, splits[split].content)
-    root = str(trained / "eval") if trained else run.output_root
-    label = split if trained else f"eval-{run.task.name}-{Path(run.model.name).name}"
+    rows = splits[split]
+    read_baseline(run.gate, run.output_root, split, rows.content)
+    model = run.predictions or str(trained or run.model.name)
+    root = str(trained / "eval") if trained and not run.predictions else run.output_root
+    label = split if trained and not run.predictions else f"eval-{run.task.name}-{Path(model).stem}"
     settings = {key: value for key, value in to_values(run).items() if key not in ("output", "output_root", "gate")}
-    key = fingerprint(settings=settings, trained=str(trained), weights=weights_mark(trained), data=splits[split].content)
+    weights = hash_file(Path(run.predictions)) if run.predictions else weights_mark(trained)
+    key = fingerprint(settings=settings, trained=str(trained), weights=weights, data=rows.content)
     directory = claim(root, run.output, label, key, "auto", command, setting="output")
     with recorded(directory):
         say(f"{'resuming' if directory.resumed else 'eval'} {directory.path}")
         durable.write_text(directory.path / "config.yaml", config_yaml(run))
         durable.write_json(directory.path / "environment.json", environment())
-        task = open_task(run, trained)
-        examples = list(task.examples(splits[split]))
-        if not examples:
-            raise DataError(f"{splits[split].description}: no rows to score; name others with task.data.{split}=FILE")
-        scored = score_examples(task, examples, directory.path / "predictions" / f"{split}.jsonl", f"scoring {split}")
+        path = directory.path / "predictions" / f"{split}.jsonl"
+        formulation: Formulation
+        if run.predictions:
+            formulation = bound.formulation(run.task, bound, run.seed)
+            examples = examples_of(formulation, rows)
+            predictions = read_predictions(Path(run.predictions), formulation, examples, rows.description)
+            scored = score_predictions(formulation, examples, predictions, path)
+        else:
+            learner = open_task(run, trained)
+            formulation = learner.formulation
+            examples = examples_of(formulation, rows)
+            scored = score_examples(learner, examples, path, f"scoring {split}")
+        train = formulation.examples(splits["train"]) if "train" in splits else ()
         results = Results(
             task=str(run.task.name),
             task_version=run.task.version,
-            model=str(trained or run.model.name),
+            model=model,
             split=split,
             n=len(examples),
             metrics=scored.metrics,
-            baselines=baseline_metrics(task, examples),
-            fingerprints={"config": key, "rows": splits[split].content},
+            baselines=baseline_metrics(formulation, examples, train),
+            fingerprints={"config": key, "rows": rows.content},
             seconds=time.monotonic() - began,
         )
         counts = DataCounts(rows={split: len(examples)})
         raise_unmet(conclude(directory.path, run, results, scored, None, counts, {}, [shlex.join(command)]))
+
+
+def open_rows(run: EvalRun, bound: BoundTask) -> Mapping[str, RowSource]:
+    """Return the rows by split; run.references stands for the split where it is named."""
+    if run.predictions and not Path(run.predictions).is_file():
+        raise DataError(f"predictions={run.predictions}: there is no such file")
+    if run.references is None:
+        return open_splits(run.task.data, bound.builtin, bound.row)
+    data = replace(run.task.data, train=None, validation=None, test=None, builtin=None)
+    setattr(data, run.split.value, [run.references])
+    return open_splits(data, None, bound.row)
+
+
+def examples_of(formulation: Formulation, rows: RowSource) -> list[Example]:
+    """Return the examples to score. Raises DataError if there are none."""
+    examples = list(formulation.examples(rows))
+    if not examples:
+        raise DataError(f"{rows.description}: no rows to score; name others with task.data.{rows.split}=FILE")
+    return examples
 
 
 def conclude(

@@ -23,9 +23,9 @@ from llmft.reports.console import Progress
 from llmft.reports.record import Record
 from llmft.runs import signals
 from llmft.runs.directory import RunDirectory
+from llmft.tasks.formulation import Learner
 from llmft.tasks.prepare import Corpus
 from llmft.tasks.scoring import Scored, score_examples
-from llmft.tasks.text_to_text import TextToText
 from llmft.training import checkpoint
 from llmft.training.checkpoint import Position
 from llmft.training.guards import check_finite, improved
@@ -43,7 +43,7 @@ class Work:
 
     run: TrainRun
     directory: RunDirectory
-    task: TextToText
+    learner: Learner
     corpus: Corpus
     order: Order
     plan: Plan
@@ -80,18 +80,18 @@ def fit(work: Work) -> None:
 
 def take_step(work: Work, progress: Progress) -> None:
     """One optimizer step; micro-batches change how much memory it takes, not what it computes."""
-    run, position, task = work.run, work.position, work.task
+    run, position, learner = work.run, work.position, work.learner
     began = time.monotonic()
     documents = work.corpus.train.documents(work.order.rows_of_step(position.step))  # 2 sample a batch
     units = sum(document.units for document in documents)
     loss = 0.0
     for micro_batch in cut(documents, work.plan.micro_tokens):
         signals.check()
-        part = task.loss(micro_batch) / units  # 3 self-attention, 4 decode under teacher forcing, 5 loss against the reference
+        part = learner.loss(micro_batch) / units  # 3 self-attention, 4 decode under teacher forcing, 5 loss against the reference
         part.backward()
         loss += part.item()
     norm = float(
-        clip_grad_norm_([weight for _, weight in task.pretrained.trained], run.optimizer.max_grad_norm or float("inf"))
+        clip_grad_norm_([weight for _, weight in learner.pretrained.trained], run.optimizer.max_grad_norm or float("inf"))
     )
     check_finite(position.step + 1, loss, norm, [document.id for document in documents], newest_name(work))
     warmup = warmup_steps(run.schedule, work.plan.steps)
@@ -107,7 +107,7 @@ def take_step(work: Work, progress: Progress) -> None:
     position.examples += len(documents)
     position.seconds += seconds
     position.last_loss = loss
-    memory, lr = current_bytes(task.pretrained.model.device), factor * run.optimizer.lr
+    memory, lr = current_bytes(learner.pretrained.model.device), factor * run.optimizer.lr
     epoch = position.step / work.order.steps_per_epoch
     work.record.step(position.step, loss, lr, norm, tokens, seconds, memory, epoch)
     progress.step(position.step, loss=loss, lr=lr, tokens_per_s=tokens / seconds, memory_bytes=memory)
@@ -161,7 +161,7 @@ def validate(work: Work, progress: Progress) -> None:
 def validation_loss(work: Work) -> float:
     """Mean loss per target token over the validation rows."""
     assert work.corpus.validation
-    model, documents = work.task.pretrained.model, work.corpus.validation
+    model, documents = work.learner.pretrained.model, work.corpus.validation
     total, units = 0.0, 0
     model.eval()
     try:
@@ -169,7 +169,7 @@ def validation_loss(work: Work) -> float:
             window = documents.documents(list(range(start, min(start + VALIDATION_WINDOW, len(documents.rows)))))
             for micro_batch in cut(window, work.plan.micro_tokens):
                 signals.check()
-                total += work.task.loss(micro_batch).item()
+                total += work.learner.loss(micro_batch).item()
             units += sum(document.units for document in window)
     finally:
         model.train()
@@ -180,12 +180,12 @@ def score_validation(work: Work) -> Scored:
     """Generate and score the validation rows; the predictions of each validation are kept."""
     name = f"validation-step-{work.position.step:06d}.jsonl"
     path = work.directory.path / "predictions" / name
-    return score_examples(work.task, work.corpus.validation_examples, path, f"scoring validation at step {work.position.step}")
+    return score_examples(work.learner, work.corpus.validation_examples, path, f"scoring validation at step {work.position.step}")
 
 
 def save(work: Work) -> Path:
     """Write a checkpoint of the position reached, then drop those no longer kept."""
-    folder = checkpoint.save(work.checkpoints, work.task.pretrained, work.optimizers, work.position)
+    folder = checkpoint.save(work.checkpoints, work.learner.pretrained, work.optimizers, work.position)
     work.directory.update(work.position.step)
     checkpoint.rotate(work.checkpoints, work.run.training.keep)
     return folder

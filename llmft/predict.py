@@ -13,16 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from llmft.config.schema import PredictRun
-from llmft.data.example import TextExample, TextPrediction
+from llmft.data.example import Example, Prediction
 from llmft.data.row import BadRow, Row
+from llmft.data.shapes import apply_row
 from llmft.data.source import kind_of, read, scan_stream
 from llmft.errors import ConfigError, DataError
 from llmft.runs import durable
 from llmft.runs.directory import resolve
 from llmft.runs.provenance import fingerprint, hash_file
 from llmft.tasks.answers import predict_examples
+from llmft.tasks.formulation import Formulation, Learner
 from llmft.tasks.open import open_task, weights_mark
-from llmft.tasks.text_to_text import TextToText
 
 ENDINGS = (".jsonl", ".csv", ".txt")
 
@@ -39,26 +40,32 @@ def predict(run: PredictRun, command: list[str]) -> None:
         )
     if output and output.exists():
         raise ConfigError(f"output={output}: the file is there already; name another one, or delete it")
-    task = open_task(run, folder)
+    learner = open_task(run, folder)
+    formulation = learner.formulation
     if source is None:
         stdin = BufferedReader(sys.stdin.buffer)  # type: ignore[type-var]  # one that can look ahead
         kind = ".jsonl" if stdin.peek(1).lstrip()[:1] == b"{" else ".txt"
         rows, total = checked(scan_stream(stdin, "stdin", kind, every_line=True)), 0
     else:
         kind = kind_of(source) or source.suffix
-        rows, total = read(source, every_line=True), sum(1 for _ in read(source, every_line=True))
-    examples = task.inputs(as_sources(rows, task.source.columns, kind == ".txt"))
+        rows, total = read(source, every_line=True), 0
+    if kind == ".txt":
+        rows = as_columns(rows, formulation.columns)
+    elif formulation.bound.row is not None:
+        rows = apply_row(rows, formulation.bound.row)
+    if source is not None:
+        inputs = list(rows)
+        rows, total = iter(inputs), len(inputs)
+    examples = formulation.inputs(rows)
     if output is None:
-        for prediction in stream(task, examples):
-            print(
-                json.dumps(as_row(prediction), ensure_ascii=False) if kind == ".jsonl" else one_line(prediction.text),
-                flush=True,
-            )
+        for prediction in stream(learner, examples):
+            row = as_row(formulation, prediction)
+            print(json.dumps(row, ensure_ascii=False) if kind == ".jsonl" else one_line(row["prediction"]), flush=True)
         return
-    partial = partial_of(run, source, output, task)
+    partial = partial_of(run, source, output, learner)
     if source is None:
         partial.unlink(missing_ok=True)  # nobody knows whether stdin brings the same texts again
-    found = predict_examples(task, examples, partial, total, "predicting")
+    found = [as_row(formulation, each) for each in predict_examples(learner, examples, partial, total, "predicting")]
     durable.write_text(output, rendered(found, output.suffix))
     partial.unlink()
     print(f"{len(found)} predictions: {output}", file=sys.stderr)
@@ -75,14 +82,14 @@ def output_name(run: PredictRun, folder: Path | None) -> str:
     return str(folder / "predict" / f"{datetime.now():%Y%m%d-%H%M%S}" / "predictions.jsonl")
 
 
-def partial_of(run: PredictRun, source: Path | None, output: Path, task: TextToText) -> Path:
+def partial_of(run: PredictRun, source: Path | None, output: Path, learner: Learner) -> Path:
     """Where unfinished predictions wait: beside the output, under a name that the same inputs and settings find again."""
     key = fingerprint(
         source=hash_file(source) if source else None,
         run=run.run,
-        model=str(task.pretrained.folder),
+        model=str(learner.pretrained.folder),
         weights=weights_mark(Path(run.run) if run.run else None),
-        prompt=task.prompt.settings.to_json(),
+        settings=learner.settings(),
         generation=asdict(run.generation),
         seed=run.seed,
     )
@@ -97,42 +104,47 @@ def checked(rows: Iterable[Row | BadRow]) -> Iterator[Row]:
         yield row
 
 
-def as_sources(rows: Iterable[Row], columns: Sequence[str], plain: bool) -> Iterator[Row]:
-    """Give a plain text to the one column that task.source reads. Raises ConfigError if it reads several."""
-    if plain and len(columns) != 1:
+def as_columns(rows: Iterable[Row], columns: Sequence[str]) -> Iterator[Row]:
+    """Give each line of a text to the one column that an input needs. Raises ConfigError if it needs several."""
+    if len(columns) != 1:
         raise ConfigError(
             f"task.source reads the columns {', '.join(columns)}; a text file has one text a line. Use a jsonl or csv file."
         )
     for row in rows:
-        yield Row({columns[0]: row.fields["text"]}, row.where) if plain else row
+        yield Row({columns[0]: row.fields["text"]}, row.where)
 
 
-def stream(task: TextToText, examples: Iterable[TextExample]) -> Iterator[TextPrediction]:
+def stream(learner: Learner, examples: Iterable[Example]) -> Iterator[Prediction]:
     """Predict batch by batch, so that the first answers come before the last question."""
     examples = iter(examples)
-    while batch := list(islice(examples, task.generation.batch_size)):
-        found = dict(task.predict(batch))
+    while batch := list(islice(examples, learner.generation.batch_size)):
+        found = dict(learner.predict(batch))
         yield from (found[place] for place in range(len(batch)))
 
 
-def rendered(predictions: Sequence[TextPrediction], suffix: str) -> str:
+def rendered(rows: Sequence[dict[str, Any]], suffix: str) -> str:
     """Write predictions as JSON lines, as CSV with a header, or as one text a line."""
     if suffix == ".jsonl":
-        return "".join(json.dumps(as_row(each), ensure_ascii=False) + "\n" for each in predictions)
+        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     if suffix == ".txt":
-        return "".join(one_line(each.text) + "\n" for each in predictions)
+        return "".join(one_line(row["prediction"]) + "\n" for row in rows)
     out = io.StringIO()
-    writer = csv.DictWriter(out, ["id", "prediction", "finish_reason"])
+    writer = csv.DictWriter(out, list(rows[0]) if rows else ["id", "prediction"])
     writer.writeheader()
-    writer.writerows(as_row(each) for each in predictions)
+    writer.writerows({name: cell(value) for name, value in row.items()} for row in rows)
     return out.getvalue()
 
 
-def as_row(prediction: TextPrediction) -> dict[str, Any]:
-    """Name a prediction's fields as predictions files do."""
-    return {"id": prediction.id, "prediction": prediction.text, "finish_reason": prediction.finished}
+def as_row(formulation: Formulation, prediction: Prediction) -> dict[str, Any]:
+    """Return a prediction's columns."""
+    return {"id": prediction.id} | formulation.to_row(prediction)
 
 
-def one_line(text: str) -> str:
-    """Put a text on one line, where a line is a text."""
-    return " ".join(text.split())
+def cell(value: Any) -> Any:
+    """Return what a CSV cell can hold: lists and objects as JSON."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
+
+
+def one_line(value: Any) -> str:
+    """Put a prediction on one line, where a line is a prediction."""
+    return " ".join(value.split()) if isinstance(value, str) else str(cell(value))

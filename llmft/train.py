@@ -7,7 +7,8 @@ import json
 import os
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,14 @@ from llmft.config.dump import config_yaml, fingerprinted, rerun_yaml, to_values
 from llmft.config.schema import TrainRun
 from llmft.data.audit import audit, sentences
 from llmft.data.dataset import RowSource, open_splits
+from llmft.data.example import Example
 from llmft.data.order import Order
 from llmft.errors import DataError
 from llmft.evaluate import conclude, raise_unmet, read_baseline
 from llmft.fit import Work, fit
 from llmft.hardware.memory import peak_bytes
 from llmft.models.export import export
-from llmft.models.generate import generation_config
-from llmft.models.locate import locate
+from llmft.models.family import Family
 from llmft.reports.card import write_card
 from llmft.reports.console import logged, say, show_plan
 from llmft.reports.diagnosis import DataCounts
@@ -34,7 +35,7 @@ from llmft.runs.directory import RunDirectory, claim
 from llmft.runs.provenance import environment, fingerprint, hash_folder
 from llmft.runs.recorded import recorded
 from llmft.tasks.bound import BoundTask, bind_task
-from llmft.tasks.open import check_family, open_training
+from llmft.tasks.open import choose_learner, locate_base, open_training, with_labels
 from llmft.tasks.prepare import make_plan, prepare_corpus
 from llmft.tasks.scoring import Scored, baseline_metrics, score_examples
 from llmft.training import checkpoint
@@ -53,35 +54,36 @@ def train(run: TrainRun, command: list[str]) -> float | None:
     Raises an LlmftError, its class telling the exit code, or Stopped; the run directory says the same.
     """
     bound, make_optimizers, schedule = bind_run(run)
-    splits = open_splits(run.task.data, bound.builtin)
+    splits = open_splits(run.task.data, bound.builtin, bound.row)
     if "train" not in splits:
         raise DataError("task.data.train is not set and the task has no built-in rows; name a file, a folder or a hub id")
     read_baseline(run.gate, run.output_root, "test", splits["test"].content if "test" in splits else "")
-    folder = locate(run.model)
-    check_family(folder, run.task.formulation.value)
+    folder = locate_base(run.model, splits["train"], run.task, bound, run.seed, splits["train"].content)
+    choose_learner(folder, run.task)
     prints = fingerprints(run, splits, folder)
     label = f"{run.task.name}-{Path(run.model.name).name}"
     directory = claim(run.output_root, run.output_dir, label, fingerprint(**prints), run.training.resume, command)
     with recorded(directory), logged(directory.path / "train.log"):
         began = time.monotonic()
         start_from = announce(directory)
+        run = replace(run, task=with_labels(run.task, splits["train"]))
         write_settings(directory, run)
-        task = open_training(run, bound, folder)  # 1 initialise from pretrained weights
-        corpus = prepare_corpus(task, splits)
+        learner = open_training(run, bound, folder)  # 1 initialise from pretrained weights
+        corpus = prepare_corpus(learner, splits)
         order = Order(len(corpus.train.rows), run.training.batch_size, run.seed)
-        plan = make_plan(run, task, corpus, order, planned_before(directory))
-        counts = write_plan(directory, plan, splits, audit({name: task.examples(rows) for name, rows in splits.items()}))
+        plan = make_plan(run, learner, corpus, order, planned_before(directory))
+        counts = write_plan(directory, plan, splits, audit({name: learner.formulation.examples(rows) for name, rows in splits.items()}))
         before = None
         if run.training.baseline and corpus.test_examples:
             path = directory.path / "predictions" / "test.before.jsonl"
-            before = score_examples(task, corpus.test_examples, path, "scoring the untuned model")
-        optimizers = make_optimizers(parameter_groups(task.pretrained.trained, run.optimizer.weight_decay))
-        position = checkpoint.load(start_from, task.pretrained, optimizers) if start_from else Position()
+            before = score_examples(learner, corpus.test_examples, path, "scoring the untuned model")
+        optimizers = make_optimizers(parameter_groups(learner.pretrained.trained, run.optimizer.weight_decay))
+        position = checkpoint.load(start_from, learner.pretrained, optimizers) if start_from else Position()
         Record.resume(directory.path / "metrics.jsonl", position.step)
         record = Record(directory.path / "metrics.jsonl", run.training.log_every)
-        work = Work(run, directory, task, corpus, order, plan, optimizers, schedule, record, position)
+        work = Work(run, directory, learner, corpus, order, plan, optimizers, schedule, record, position)
         fit(work)  # 2 to 7
-        finish(work, before, counts, prints, began)
+        finish(work, before, counts, prints, began, learner.formulation.examples(splits["train"]))
         return position.best
 
 
@@ -154,16 +156,16 @@ def write_plan(directory: RunDirectory, plan: Plan, splits: Mapping[str, RowSour
     return DataCounts(found["rows"], {"train": plan.cut_rows}, found["duplicates"], found["overlap"])
 
 
-def finish(work: Work, before: Scored | None, counts: DataCounts, prints: dict[str, str], began: float) -> None:
+def finish(
+    work: Work, before: Scored | None, counts: DataCounts, prints: dict[str, str], began: float, train: Iterable[Example]
+) -> None:
     """Take the best weights, score them, export the model and draw the conclusion."""
-    run, task, position, path = work.run, work.task, work.position, work.directory.path
+    run, learner, position, path = work.run, work.learner, work.position, work.directory.path
     if position.best_step is not None and position.best_step != position.step:
-        checkpoint.load_weights(work.checkpoints / "best", task.pretrained)
-    ends, pad = task.prompt.end_ids, task.prompt.pad_id
-    generation = generation_config(run.generation, ends, pad)
-    export(task.pretrained, path / "model", generation, task.prompt.settings.to_json(), run.export.merge)
+        checkpoint.load_weights(work.checkpoints / "best", learner.pretrained)
+    export(learner.pretrained, path / "model", learner.generation_config(), learner.settings(), run.export.merge)
     examples = work.corpus.test_examples
-    after = score_examples(task, examples, path / "predictions" / "test.jsonl", "scoring the tuned model")
+    after = score_examples(learner, examples, path / "predictions" / "test.jsonl", "scoring the tuned model")
     higher = run.training.metric != "loss" and after.higher_is_better(run.training.metric)
     results = Results(
         task=str(run.task.name),
@@ -172,16 +174,16 @@ def finish(work: Work, before: Scored | None, counts: DataCounts, prints: dict[s
         split="test",
         n=len(examples),
         metrics=after.metrics,
-        baselines=baseline_metrics(task, examples),
+        baselines=baseline_metrics(learner.formulation, examples, train),
         objective=Objective(run.training.metric, position.best, higher) if position.best is not None else None,
         train=summary(work),
-        memory={"peak_bytes": peak_bytes(task.pretrained.model.device)},
+        memory={"peak_bytes": peak_bytes(learner.pretrained.model.device)},
         fingerprints=prints | {"rows": work.corpus.test_content},
         seconds=time.monotonic() - began,
     )
     results = conclude(path, run, results, after, before, counts, work.plan.to_json(), next_commands(path))
     rows, versions = f"{len(work.corpus.train.rows)} rows", environment()["packages"]
-    write_card(path, results, to_values(run), versions, rows, encoder_decoder=False)
+    write_card(path, results, to_values(run), versions, rows, learner.pretrained.family is Family.encoder_decoder)
     raise_unmet(results)
 
 

@@ -6,13 +6,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from llmft.data.example import TextExample
+from llmft.data.example import Example
 
 LISTED = 100
 """Rows listed per kind; the counts are always whole."""
 
 
-def audit(splits: Mapping[str, Iterable[TextExample]]) -> dict[str, Any]:
+def audit(splits: Mapping[str, Iterable[Example]]) -> dict[str, Any]:
     """Read every split once and return the counts, as plain values for data.json.
 
     rows, empty_sources, empty_targets: by split. duplicates: training rows equal to one before; same_source: those that
@@ -88,7 +88,7 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def source_text(example: TextExample) -> str:
+def source_text(example: Example) -> str:
     """Return the source as one text; of messages, their contents."""
     if isinstance(example.source, str):
         return example.source

@@ -11,7 +11,7 @@ from llmft.config.bind import bind, bind_all, check_options, try_options
 from llmft.config.schema import Formulation, LabelKind, Task
 from llmft.data.example import DocumentPrediction
 from llmft.data.row import Row
-from llmft.data.shapes import described
+from llmft.data.row_function import described
 from llmft.data.strict_json import shortened
 from llmft.errors import ConfigError, LlmftError
 from llmft.metrics.intervals import with_interval

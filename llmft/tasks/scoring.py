@@ -48,9 +48,18 @@ def score_examples(learner: Learner, examples: Sequence[Example], path: Path, ti
         return scored(formulation, examples, found)
     partial = path.with_name(f".{path.name}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
-    result = scored(formulation, examples, predict_examples(learner, examples, partial, len(examples), title))
-    write_rows(path, result)
+    predictions = predict_examples(learner, examples, partial, len(examples), title)
+    result = score_predictions(formulation, examples, predictions, path)
     partial.unlink()
+    return result
+
+
+def score_predictions(
+    formulation: Formulation, examples: Sequence[Example], predictions: Sequence[Prediction], path: Path
+) -> Scored:
+    """Score predictions that are there, and write `path`, one row per example."""
+    result = scored(formulation, examples, predictions)
+    write_rows(path, result)
     return result
 
 
