@@ -4,11 +4,14 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 from llmft.config.schema import Data
 from llmft.data.locate import SPLIT_NAMES, UNSPLIT, BuiltinPiece, Piece, canonical, locate
+from llmft.data.parallel import open_parallel
 from llmft.data.row import BadRow, Row
+from llmft.data.row_function import RowFunction, apply_row, source_of
 from llmft.data.source import readable
 from llmft.errors import ConfigError, DataError
 
@@ -16,11 +19,23 @@ from llmft.errors import ConfigError, DataError
 class RowSource:
     """The rows of a split; every iteration reads them anew, one in memory at a time.
 
+    Held out by the content of the records as they stand in the files, so that all rows that a row function makes from one
+    record, such as an article, are in one split; the limit counts the rows that it makes.
+
     Attributes: `description` for people, `bad_rows` that the last iteration left out.
     """
 
-    def __init__(self, split: str, pieces: list[Piece], bands: "Bands | None", limit: int | None, max_bad_rows: int):
+    def __init__(
+        self,
+        split: str,
+        pieces: list[Piece],
+        bands: "Bands | None",
+        limit: int | None,
+        max_bad_rows: int,
+        row: RowFunction | None = None,
+    ):
         self.split = split
+        self._row = row
         self.bad_rows: list[BadRow] = []
         self._pieces = pieces
         self._bands = bands
@@ -36,16 +51,14 @@ class RowSource:
         bad_rows: list[BadRow] = []
         self.bad_rows = bad_rows
         taken = 0
-        for row in self._readable(bad_rows):
-            if taken == self._limit:
-                return
-            if self._bands is None or self._bands.split_of(row) == self.split:
-                taken += 1
-                yield row
+        for row in islice(apply_row(self._records(bad_rows), self._row), self._limit):
+            taken += 1
+            yield row
         if taken == 0:
             raise DataError(
                 f"{self.description}: no rows for {self.split}; expected at least one. Name task.data.{self.split}, or give more rows"
-                f"{'' if self._bands is None else f' or a larger task.data.holdout than {self._bands.share:g}'}."
+                f"{'' if self._bands is None else f' or a larger task.data.holdout than {self._bands.share:g}'}"
+                f"{'' if self._row is None else ', or let task.row keep some'}."
             )
 
     @cached_property
@@ -55,14 +68,23 @@ class RowSource:
 
     @cached_property
     def content(self) -> str:
-        """SHA-256 in hex over what the rows are: the files' content, and all that selects rows from them; not their names."""
+        """SHA-256 in hex over what the rows are: the files' content, and all that makes rows of it; not the files' names."""
         bands = None if self._bands is None else self._bands.to_json(self.split)
-        parts = [[piece["sha256"] for piece in self.files], [piece.format for piece in self._pieces], bands, self._limit]
+        parts: list[Any] = [
+            [piece["sha256"] for piece in self.files],
+            [piece.format for piece in self._pieces],
+            bands,
+            self._limit,
+        ]
+        if self._row is not None:
+            parts.append(source_of(self._row))
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
-    def _readable(self, bad_rows: list[BadRow]) -> Iterator[Row]:
+    def _records(self, bad_rows: list[BadRow]) -> Iterator[Row]:
         for piece in self._pieces:
-            yield from readable(piece.scan(), self._max_bad_rows, bad_rows)
+            for row in readable(piece.scan(), self._max_bad_rows, bad_rows):
+                if self._bands is None or self._bands.split_of(row) == self.split:
+                    yield row
 
 
 class Bands:
@@ -93,11 +115,13 @@ class Bands:
         return f"{100 * self.share:g} % of {names}, held out by content"
 
 
-def open_splits(data: Data, builtin: Callable[[], Mapping[str, Iterable[Row]]] | None) -> dict[str, RowSource]:
+def open_splits(
+    data: Data, builtin: Callable[[], Mapping[str, Iterable[Row]]] | None, row: RowFunction | None = None
+) -> dict[str, RowSource]:
     """Return the splits that `data` names, and those that follow from it, under train, validation and test.
 
     Without data.train the built-in set gives what is not named. With it, a split that is not named is the data set's own,
-    else held out from the training rows.
+    else held out from the training rows. Every row goes through the function `row`.
 
     Raises ConfigError if nothing is named or data.holdout is no share, DataError if a name stands for nothing.
     """
@@ -129,6 +153,7 @@ def open_splits(data: Data, builtin: Callable[[], Mapping[str, Iterable[Row]]] |
             bands if bands is not None and split in {"train", *bands.held_out} else None,
             getattr(data, f"max_{split}"),
             data.max_bad_rows,
+            row,
         )
         for split in SPLIT_NAMES
         if split in pieces
@@ -137,9 +162,12 @@ def open_splits(data: Data, builtin: Callable[[], Mapping[str, Iterable[Row]]] |
 
 def named_pieces(data: Data, split: str) -> dict[str, list[Piece]]:
     """Return what the names under data.<split> stand for, by the splits they have themselves."""
+    named = getattr(data, split)
+    if isinstance(named, dict):
+        return {UNSPLIT: [open_parallel(named, f"task.data.{split}")]}
     found: dict[str, list[Piece]] = {}
-    for name in getattr(data, split):
-        for own, pieces in locate(name, f"task.data.{split}", data.subset, data.revision, data.rows_under).items():
+    for name in named:
+        for own, pieces in locate(name, f"task.data.{split}", data).items():
             found.setdefault(own, []).extend(pieces)
     return found
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from llmft.config.schema import Data, TextBy
 from llmft.data.row import BadRow, Row
-from llmft.data.source import SUFFIXES, kind_of, scan
+from llmft.data.source import SUFFIXES, Layout, kind_of, layout_of, scan
 from llmft.data.strict_json import problem_in
 from llmft.errors import DataError
 from llmft.runs.provenance import hash_file
@@ -44,7 +45,7 @@ class FilePiece:
     """A data file."""
 
     path: Path
-    rows_under: str | None
+    layout: Layout
 
     @property
     def name(self) -> str:
@@ -52,10 +53,13 @@ class FilePiece:
 
     @property
     def format(self) -> str:
-        return f"{kind_of(self.path)} {self.rows_under or ''}"
+        columns = f"columns {json.dumps(self.layout.columns)}" if self.layout.columns else ""
+        text_by = "" if self.layout.text_by is TextBy.line else f"by {self.layout.text_by.name}"
+        kind = kind_of(self.path)
+        return f"{kind} {self.layout.rows_under or ''}{text_by if kind == '.txt' else ''}{columns}"
 
     def scan(self) -> Iterator[Row | BadRow]:
-        return scan(self.path, self.rows_under)
+        return scan(self.path, self.layout)
 
     def record(self) -> dict[str, Any]:
         return {"path": self.name, "bytes": self.path.stat().st_size, "sha256": hash_file(self.path)}
@@ -101,7 +105,7 @@ class BuiltinPiece:
         return {"path": self.name, "bytes": None, "sha256": hash_rows(self.scan())}
 
 
-def locate(name: str, key: str, subset: str | None, revision: str | None, rows_under: str | None) -> dict[str, list[Piece]]:
+def locate(name: str, key: str, data: Data) -> dict[str, list[Piece]]:
     """Return the pieces that `name`, given as `key`, stands for, by split (UNSPLIT: there are none).
 
     Raises DataError if there is nothing by that name, saying where it was looked for.
@@ -112,13 +116,13 @@ def locate(name: str, key: str, subset: str | None, revision: str | None, rows_u
             raise DataError(
                 f"{key}={name}: unknown file type; expected one of {', '.join(SUFFIXES)}. Convert or rename the file."
             )
-        return {UNSPLIT: [FilePiece(path, rows_under)]}
+        return {UNSPLIT: [FilePiece(path, layout_of(data))]}
     if path.is_dir():
         if any((path / mark).exists() for mark in ("dataset_dict.json", "state.json")):
             return load_saved(path, key)
-        return split_files(path, key, rows_under)
+        return split_files(path, key, layout_of(data))
     if HUB_ID.fullmatch(name) and kind_of(path) is None and not path.parent.exists():
-        return load_hub(name, key, subset, revision)
+        return load_hub(name, key, data.subset, data.revision)
     parent = path.parent
     while not parent.is_dir():
         parent = parent.parent
@@ -130,7 +134,7 @@ def locate(name: str, key: str, subset: str | None, revision: str | None, rows_u
     )
 
 
-def split_files(folder: Path, key: str, rows_under: str | None) -> dict[str, list[Piece]]:
+def split_files(folder: Path, key: str, layout: Layout) -> dict[str, list[Piece]]:
     """Find train.jsonl, dev.csv, test-00000-of-00002.parquet and the like in a folder, or in its subfolder data."""
     for place in (folder, folder / "data"):
         found: dict[str, list[Path]] = {}
@@ -146,7 +150,7 @@ def split_files(folder: Path, key: str, rows_under: str | None) -> dict[str, lis
                     "expected one. Name the files instead of the folder."
                 )
         if found:
-            return {split: [FilePiece(path, rows_under) for path in paths] for split, paths in found.items()}
+            return {split: [FilePiece(path, layout) for path in paths] for split, paths in found.items()}
     names = sorted(path.name for path in folder.iterdir())
     has = f"it has {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}" if names else "it is empty"
     raise DataError(f"{key}={folder}: no file named train, validation or test in the folder; {has}. Name the files themselves.")

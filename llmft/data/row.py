@@ -36,6 +36,11 @@ class BadRow:
     reason: str
 
 
+def without_end(line: str) -> str:
+    """Return `line` without the LF or CRLF that ends it."""
+    return line.removesuffix("\n").removesuffix("\r")
+
+
 class Lines:
     """The lines of a UTF-8 file, ended by LF only and with their ends kept; a byte order mark at the start is dropped.
 

@@ -4,8 +4,9 @@ import difflib
 import json
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from llmft.data.row import Row
 from llmft.data.strict_json import shortened
@@ -18,10 +19,54 @@ COLUMN = re.compile(rf"([^.\[\]]+)((?:{STEP.pattern})*)")
 
 @dataclass(frozen=True)
 class Column:
-    """A place in a row: a column, then keys of objects and positions in lists below it."""
+    """A place in a row: a column, then keys of objects and positions in lists below it; `key` is the setting that names it."""
 
     text: str
     steps: tuple[str | int, ...]
+    key: str
+
+    def value(self, row: Row) -> Any:
+        """Return what the row has there; a column whose whole name is written, dots and all, goes first.
+
+        Raises DataError if it has nothing.
+        """
+        if self.text in row.fields:
+            return row.fields[self.text]
+        value: Any = row.fields
+        for step in self.steps:
+            if not holds(value, step):
+                raise DataError(self._missing(row, step, value))
+            value = value[step]
+        return value
+
+    def whole_numbers(self, row: Row) -> list[int] | None:
+        """Return the list of whole numbers there, or one number as a list; None if the row has null there, or no such place.
+
+        What the place is in has to be there: a row without answers is not one whose answers have no answer_start.
+        Raises DataError for anything else.
+        """
+        above = Column(self.text.rpartition(".")[0], self.steps[:-1], self.key)
+        found = above.value(row) if above.steps and self.text not in row.fields else row.fields
+        value = self.value(row) if self.text in row.fields or holds(found, self.steps[-1]) else None
+        if value is None:
+            return None
+        numbers = value if isinstance(value, list) else [value]
+        if not all(type(number) is int for number in numbers):
+            raise DataError(
+                f"{row.where}: column {self.text!r} is {described(value)}; expected whole numbers. Fix {self.key} or the data."
+            )
+        return list(numbers)
+
+    def _missing(self, row: Row, step: str | int, found: Any) -> str:
+        if isinstance(step, int) or not isinstance(found, dict):
+            return (
+                f"{row.where}: no {self.text!r}: found {described(found)} where {step!r} was looked for. "
+                f"Fix {self.key} or the data."
+            )
+        has = f"the row has {', '.join(map(str, found))}" if found is row.fields else f"found {', '.join(map(str, found))}"
+        near = difflib.get_close_matches(step, [str(name) for name in found], n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        return f"{row.where}: no column {self.text!r}; {has}.{hint} Fix {self.key} or the data."
 
 
 class Template:
@@ -34,6 +79,8 @@ class Template:
         self.text = text
         self.key = key
         self._pieces = pieces_of(text, key)
+        alone = len(self._pieces) == 1 and isinstance(self._pieces[0], Column)
+        self._column = cast(Column, self._pieces[0]) if alone else None
         self.columns = tuple(dict.fromkeys(piece.text for piece in self._pieces if isinstance(piece, Column)))
 
     def fill(self, row: Row) -> str:
@@ -47,16 +94,25 @@ class Template:
             filled.append(" ".join(value) if isinstance(value, list) else value)
         return "".join(filled)
 
-    def fill_all(self, row: Row) -> list[str]:
-        """Return one text per element where the template is a single column that holds a list; else what `fill` gives."""
-        if len(self._pieces) == 1 and isinstance(self._pieces[0], Column):
-            value = self._value(self._pieces[0], row)
-            return value if isinstance(value, list) else [value]
-        return [self.fill(row)]
+    def fill_all(self, row: Row, may_be_empty: bool = False) -> list[str]:
+        """Return one text per element where the template is a single column that holds a list; else what `fill` gives.
+
+        An empty list gives none where the caller says that it may. Raises DataError as `fill`.
+        """
+        if self._column is None:
+            return [self.fill(row)]
+        if may_be_empty and self._column.value(row) == []:
+            return []
+        value = self._value(self._column, row)
+        return value if isinstance(value, list) else [value]
+
+    def is_blank(self, row: Row) -> bool:
+        """Whether the template is a single column, and that is null, an empty text or an empty list in this row."""
+        return self._column is not None and self._column.value(row) in (None, "", [])
 
     def _value(self, column: Column, row: Row) -> str | list[str]:
         """Return the text or the non-empty list of texts that the row has in a column."""
-        value = self._look_up(column, row)
+        value = column.value(row)
         if isinstance(value, str):
             return value
         if isinstance(value, (bool, int)) or (isinstance(value, float) and math.isfinite(value)):
@@ -68,27 +124,34 @@ class Template:
             f"Fix {self.key} or the data."
         )
 
-    def _look_up(self, column: Column, row: Row) -> Any:
-        """Walk down to the value; a column whose whole name is written, dots and all, goes first."""
-        if column.text in row.fields:
-            return row.fields[column.text]
-        value: Any = row.fields
-        for step in column.steps:
-            if not (step in value if isinstance(value, dict) else isinstance(value, list) and step in range(len(value))):
-                raise DataError(self._missing(column, row, step, value))
-            value = value[step]
-        return value
 
-    def _missing(self, column: Column, row: Row, step: str | int, found: Any) -> str:
-        if isinstance(step, int) or not isinstance(found, dict):
-            return (
-                f"{row.where}: no {column.text!r}: found {described(found)} where {step!r} was looked for. "
-                f"Fix {self.key} or the data."
-            )
-        has = f"the row has {', '.join(map(str, found))}" if found is row.fields else f"found {', '.join(map(str, found))}"
-        near = difflib.get_close_matches(step, [str(name) for name in found], n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        return f"{row.where}: no column {column.text!r}; {has}.{hint} Fix {self.key} or the data."
+def fill_each(templates: Sequence[Template], row: Row) -> list[str]:
+    """Return the texts of several templates, such as columns of references, each as `Template.fill_all` gives them.
+
+    Of several, columns with nothing in them are left out. Raises DataError if all are, or as `fill_all`.
+    """
+    filled = [template for template in templates if len(templates) == 1 or not template.is_blank(row)]
+    if not filled:
+        names = ", ".join(template.text for template in templates)
+        raise DataError(f"{row.where}: nothing in {names}; expected a text in one of them. Fix {templates[0].key} or the data.")
+    return [text for template in filled for text in template.fill_all(row)]
+
+
+def column_of(text: str, key: str) -> Column:
+    """Return the place that a setting names, with or without braces around it. Raises ConfigError if it names none."""
+    bare = text[1:-1] if text.startswith("{") and text.endswith("}") else text
+    named = COLUMN.fullmatch(bare)
+    if named is None or bare != bare.strip():
+        raise ConfigError(
+            f"{key}: {text!r} is no column; expected a name as in {{article}}, {{translation.en}} or {{answers[0]}}. "
+            "Correct the name."
+        )
+    return Column(bare, (named[1], *(name or int(index) for name, index in STEP.findall(named[2]))), key)
+
+
+def holds(value: Any, step: str | int) -> bool:
+    """Whether an object has this key, or a list this place."""
+    return step in value if isinstance(value, dict) else isinstance(value, list) and step in range(len(value))
 
 
 def pieces_of(text: str, key: str) -> list[str | Column]:
@@ -106,14 +169,7 @@ def pieces_of(text: str, key: str) -> list[str | Column]:
         if match["column"] is None:
             pieces.append(match["text"] or match["brace"][0])
             continue
-        named = COLUMN.fullmatch(match["column"])
-        if named is None or match["column"] != match["column"].strip():
-            raise ConfigError(
-                f"{key}: {match[0]!r} is no column; expected a name as in {{article}}, {{translation.en}} or {{answers[0]}}. "
-                "Correct the name."
-            )
-        steps = tuple(name or int(index) for name, index in STEP.findall(named[2]))
-        pieces.append(Column(match["column"], (named[1], *steps)))
+        pieces.append(column_of(match[0], key))
     return pieces
 
 

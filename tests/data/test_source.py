@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmft.data.row import BadRow
-from llmft.data.source import kind_of, read, scan
+from llmft.data.source import Layout, kind_of, read, scan
 from llmft.errors import DataError
 
 BIG = 2**63 + 1
@@ -160,15 +160,15 @@ def test_list_within_an_object(tmp_path):
 def test_rows_under(tmp_path):
     path = tmp_path / "a.json"
     path.write_text('{"x": {"y": [{"a": 1}]}, "x.z": [{"a": 2}], "s": 3, "more": [{"a": 4}]}')
-    assert [row.fields for row in read(path, "x.y")] == [{"a": 1}]
-    assert [row.fields for row in read(path, "x.z")] == [{"a": 2}]
+    assert [row.fields for row in read(path, Layout("x.y"))] == [{"a": 1}]
+    assert [row.fields for row in read(path, Layout("x.z"))] == [{"a": 2}]
     with pytest.raises(DataError, match=r"a\.json:1: no key 'nope'; the object has x, x\.z, s, more\."):
-        list(read(path, "nope"))
+        list(read(path, Layout("nope")))
     with pytest.raises(DataError, match=r"a\.json:1: s is 3; expected a list of objects"):
-        list(read(path, "s"))
+        list(read(path, Layout("s")))
     path.write_text('[{"a": 1}]')
     with pytest.raises(DataError, match=r"a\.json:1: the file is a sequence of rows.*Remove task\.data\.rows_under"):
-        list(read(path, "data"))
+        list(read(path, Layout("data")))
 
 
 def test_bad_rows_are_counted_and_the_next_one_stops(tmp_path):
