@@ -24,7 +24,6 @@ from llmft.evaluate import conclude, raise_unmet, read_baseline
 from llmft.fit import Work, fit
 from llmft.hardware.memory import peak_bytes
 from llmft.models.export import export
-from llmft.models.family import Family
 from llmft.reports.card import write_card
 from llmft.reports.console import logged, say, show_plan
 from llmft.reports.diagnosis import DataCounts
@@ -72,7 +71,9 @@ def train(run: TrainRun, command: list[str]) -> float | None:
         corpus = prepare_corpus(learner, splits)
         order = Order(len(corpus.train.rows), run.training.batch_size, run.seed)
         plan = make_plan(run, learner, corpus, order, planned_before(directory))
-        counts = write_plan(directory, plan, splits, audit({name: learner.formulation.examples(rows) for name, rows in splits.items()}))
+        counts = write_plan(
+            directory, plan, splits, audit({name: learner.formulation.examples(rows) for name, rows in splits.items()})
+        )
         before = None
         if run.training.baseline and corpus.test_examples:
             path = directory.path / "predictions" / "test.before.jsonl"
@@ -183,7 +184,7 @@ def finish(
     )
     results = conclude(path, run, results, after, before, counts, work.plan.to_json(), next_commands(path))
     rows, versions = f"{len(work.corpus.train.rows)} rows", environment()["packages"]
-    write_card(path, results, to_values(run), versions, rows, learner.pretrained.family is Family.encoder_decoder)
+    write_card(path, results, to_values(run), versions, rows, learner.pretrained.loader)
     raise_unmet(results)
 
 

@@ -17,17 +17,25 @@ from llmft.runs import durable
 
 PACKAGES = ("llmft", "torch", "transformers", "peft", "tokenizers", "datasets")
 """Versions that a reader needs to get the same numbers."""
+PIPELINES = {
+    "AutoModelForCausalLM": "text-generation",
+    "AutoModelForSeq2SeqLM": "text2text-generation",
+    "AutoModelForQuestionAnswering": "question-answering",
+    "AutoModelForSequenceClassification": "text-classification",
+    "AutoModelForMaskedLM": "fill-mask",
+}
+"""The hub's name for what a model does, by transformers' class that loads it."""
 DATA_FILES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".parquet", ".arrow", ".feather", ".gz")
 
 
 def write_card(
-    folder: Path, results: Results, config: Mapping[str, Any], versions: Mapping[str, str], data: str, encoder_decoder: bool
+    folder: Path, results: Results, config: Mapping[str, Any], versions: Mapping[str, str], data: str, loader: str
 ) -> None:
-    """Write README.md. `versions`: package -> version; `data`: the training data in words, such as "256 rows"."""
-    durable.write_text(folder / "README.md", render(results, config, versions, data, encoder_decoder))
+    """Write README.md. `versions`: package -> version; `data`: the training data in words, such as "256 rows"; `loader`: see PIPELINES."""
+    durable.write_text(folder / "README.md", render(results, config, versions, data, loader))
 
 
-def render(results: Results, config: Mapping[str, Any], versions: Mapping[str, str], data: str, encoder_decoder: bool) -> str:
+def render(results: Results, config: Mapping[str, Any], versions: Mapping[str, str], data: str, loader: str) -> str:
     """Return the card. `config`: the resolved values of config.yaml."""
     name = config["model"]["name"]
     base = without_folders(name)
@@ -44,11 +52,15 @@ def render(results: Results, config: Mapping[str, Any], versions: Mapping[str, s
         "literal": repr,
     }
     return environment.get_template("card.md.j2").render(
-        head=yaml.safe_dump(_head(name, adapter, encoder_decoder, results), sort_keys=False, allow_unicode=True).strip(),
+        head=yaml.safe_dump(_head(name, adapter, loader, results), sort_keys=False, allow_unicode=True).strip(),
         results=results,
         base=base,
         adapter=adapter,
-        encoder_decoder=encoder_decoder,
+        loader=loader,
+        labels=dict(enumerate(config["task"]["labels"])),
+        prompt=config["task"]["encoder_prompt"] or "{source}"
+        if loader == "AutoModelForSeq2SeqLM"
+        else config["task"]["prompt"],
         config=config,
         sources=_data_sources(config["task"]["data"]),
         data=data,
@@ -67,17 +79,18 @@ def is_hub_id(name: str) -> bool:
     return bool(re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name)) and PurePath(name).suffix not in DATA_FILES
 
 
-def _head(name: str, adapter: bool, encoder_decoder: bool, results: Results) -> dict[str, Any]:
+def _head(name: str, adapter: bool, loader: str, results: Results) -> dict[str, Any]:
     head: dict[str, Any] = {"base_model": name} if is_hub_id(name) else {}
     head["library_name"] = "peft" if adapter else "transformers"
-    head["pipeline_tag"] = "text2text-generation" if encoder_decoder else "text-generation"
+    head["pipeline_tag"] = PIPELINES[loader]
     return head | {"tags": ["llmft", results.task, *(["lora"] if adapter else [])]}
 
 
 def _data_sources(data: Mapping[str, Any]) -> str:
     if not data["train"]:
         return f"the built-in set {data['builtin']}"
-    return ", ".join(without_folders(name) for name in data["train"])
+    files = data["train"].values() if isinstance(data["train"], Mapping) else data["train"]
+    return ", ".join(without_folders(name) for name in files)
 
 
 def _cell(text: object) -> str:

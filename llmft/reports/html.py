@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from llmft.reports import charts, record, units
-from llmft.reports.outputs import source_text
+from llmft.reports.outputs import prediction_text, source_text
 from llmft.reports.results import Results
 from llmft.runs import durable
 
@@ -51,9 +51,16 @@ def render(
     commands: Sequence[str],
 ) -> str:
     """Return the page. Every value from outside is escaped by the template; only the charts, escaped by us, go in as they are."""
-    before = {row["id"]: row["prediction"] for row in untuned}
+    before = {row["id"]: prediction_text(row) for row in untuned}
     shown = [
-        {**row, "source": source_text(row["source"]), "before": before.get(row["id"])} for row in predictions[:NUM_PREDICTIONS]
+        {
+            **row,
+            "source": source_text(row["source"]),
+            "prediction": prediction_text(row),
+            "before": before[row["id"]] if row["id"] in before else None,
+            "cut": "finish_reason" in row and row["finish_reason"] == "length",
+        }
+        for row in predictions[:NUM_PREDICTIONS]
     ]
     return (
         _environment()

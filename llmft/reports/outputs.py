@@ -21,8 +21,24 @@ COPY_WORDS = 5
 
 def diagnose(predictions: Sequence[Row]) -> list[Finding]:
     """Return what is odd; one `ok` if nothing is. What the references do too is not odd."""
-    if not predictions:
+    if not predictions or "nll" in predictions[0]:  # likelihoods, no outputs
         return []
+    return of_texts(predictions) if "finish_reason" in predictions[0] else of_choices(predictions)
+
+
+def of_choices(predictions: Sequence[Row]) -> list[Finding]:
+    """Return whether labels or answers are all the same."""
+    num = len(predictions)
+    (common, same) = Counter(prediction_text(row) for row in predictions).most_common(1)[0]
+    usual = Counter(", ".join(row["references"]) for row in predictions).most_common(1)[0][1]
+    if num > 1 and same == num and usual < num:
+        text = f"All {num} predictions are the same, {common[:60]!r}; of the references at most {usual} are"
+        return [Finding("bad", f"{text}. The model ignores its source: train longer, or change optimizer.lr.")]
+    return [Finding("ok", f"Predictions vary: of {num}, at most {same} are the same (references: {usual}).")]
+
+
+def of_texts(predictions: Sequence[Row]) -> list[Finding]:
+    """Return what is odd about written texts."""
     texts = [row["prediction"] for row in predictions]
     sources = [source_text(row["source"]) for row in predictions]
     # Read by row, not by reference: rows with several would count several times.
@@ -64,6 +80,14 @@ def diagnose(predictions: Sequence[Row]) -> list[Finding]:
     return findings or [
         Finding("ok", f"Predictions look sound: of {num}, none is empty, {cut} were cut off, {repeats} repeat themselves.")
     ]
+
+
+def prediction_text(row: Row) -> str:
+    """The prediction of a row as people read it: a text, labels in a list, a number, or how likely a text was."""
+    if "nll" in row:
+        return row["prediction"] or f"{row['nll'] / max(1, row['tokens']):.3f} nats a token over {row['tokens']} tokens"
+    prediction = row["prediction"]
+    return ", ".join(prediction) if isinstance(prediction, list) else str(prediction)
 
 
 def source_text(source: str | Sequence[Mapping[str, str]]) -> str:

@@ -43,7 +43,10 @@ INSTEAD = {
     ("text_to_text", Family.encoder): "an encoder reads and does not write",
     ("span", Family.decoder): "a decoder does not see what follows a word; it answers by task=question_answering",
     ("span", Family.encoder_decoder): "an encoder-decoder writes its answers by task=question_answering",
-    ("language_model", Family.encoder_decoder): "an encoder-decoder writes after reading; it learns by task=summarization and the like",
+    (
+        "language_model",
+        Family.encoder_decoder,
+    ): "an encoder-decoder writes after reading; it learns by task=summarization and the like",
 }
 """Why a formulation and a family do not go together, or what would."""
 

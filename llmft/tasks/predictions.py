@@ -26,9 +26,7 @@ def read_predictions(path: Path, formulation: Formulation, examples: Sequence[Ex
             f"predictions={path}: {len(rows)} predictions for {len(examples)} rows of {references}; the first without a partner is "
             f"{first_alone(rows, examples)}. Expected one for each, in the same order, or an id in each row."
         )
-    return [
-        formulation.from_row(example.id, row.fields, row.where) for example, row in zip(examples, rows, strict=True)
-    ]
+    return [formulation.from_row(example.id, row.fields, row.where) for example, row in zip(examples, rows, strict=True)]
 
 
 def as_prediction(row: Row, kind: str | None) -> Row:
@@ -53,7 +51,9 @@ def by_id(rows: Sequence[Row], wanted: Sequence[str], path: Path, references: st
     seen = set()
     for id in wanted:
         if id in seen:
-            raise DataError(f"{references}: the id {id!r} stands there twice, so that predictions cannot be told apart. Rename one.")
+            raise DataError(
+                f"{references}: the id {id!r} stands there twice, so that predictions cannot be told apart. Rename one."
+            )
         seen.add(id)
         if id not in found:
             raise DataError(

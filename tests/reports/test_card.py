@@ -9,8 +9,8 @@ from llmft.reports import card
 VERSIONS = {"llmft": "0.1.0", "torch": "2.13.0", "hydra-core": "1.3.8"}
 
 
-def render(sample, encoder_decoder=False):
-    return card.render(sample.results, sample.config, VERSIONS, "256 rows", encoder_decoder)
+def render(sample, loader="AutoModelForCausalLM"):
+    return card.render(sample.results, sample.config, VERSIONS, "256 rows", loader)
 
 
 def code(text):
@@ -71,17 +71,38 @@ def test_settings_and_versions(sample):
 
 
 @pytest.mark.parametrize(
-    ("adapter", "merge", "encoder_decoder", "expected"),
+    ("adapter", "merge", "loader", "expected"),
     [
-        ("lora", False, False, "peft.AutoPeftModelForCausalLM"),
-        ("lora", False, True, "peft.AutoPeftModelForSeq2SeqLM"),
-        ("lora", True, False, "transformers.AutoModelForCausalLM"),
-        ("none", False, True, "transformers.AutoModelForSeq2SeqLM"),
+        (
+            "lora",
+            False,
+            "AutoModelForCausalLM",
+            ["peft.PeftModel", "transformers.AutoTokenizer", "transformers.AutoModelForCausalLM"],
+        ),
+        ("lora", True, "AutoModelForCausalLM", ["transformers.AutoTokenizer", "transformers.AutoModelForCausalLM"]),
+        ("none", False, "AutoModelForSeq2SeqLM", ["transformers.AutoTokenizer", "transformers.AutoModelForSeq2SeqLM"]),
+        (
+            "none",
+            False,
+            "AutoModelForQuestionAnswering",
+            ["transformers.AutoTokenizer", "transformers.AutoModelForQuestionAnswering"],
+        ),
+        ("none", False, "AutoModelForMaskedLM", ["transformers.AutoTokenizer", "transformers.AutoModelForMaskedLM"]),
     ],
 )
-def test_the_code_to_load_it_fits_the_model_folder(sample, adapter, merge, encoder_decoder, expected):
+def test_the_code_to_load_it_fits_the_model_folder(sample, adapter, merge, loader, expected):
     sample.config["adapter"]["name"], sample.config["export"]["merge"] = adapter, merge
-    assert imports(render(sample, encoder_decoder))[0] == expected
+    assert imports(render(sample, loader)) == expected
+
+
+def test_an_adapter_with_a_head_of_its_own_names_its_classes(sample):
+    sample.config["task"]["labels"] = ["bad", "good"]
+    text = code(render(sample, "AutoModelForSequenceClassification"))
+    assert "num_labels=2, id2label={0: 'bad', 1: 'good'}" in text
+    assert (
+        yaml.safe_load(render(sample, "AutoModelForSequenceClassification").split("---\n")[1])["pipeline_tag"]
+        == "text-classification"
+    )
 
 
 def test_the_prompt_in_the_code_is_the_one_trained_with(sample):
@@ -105,7 +126,7 @@ def test_an_evaluated_model_without_training(sample):
 
 
 def test_file(sample, tmp_path):
-    card.write_card(tmp_path, sample.results, sample.config, VERSIONS, "256 rows", False)
+    card.write_card(tmp_path, sample.results, sample.config, VERSIONS, "256 rows", "AutoModelForCausalLM")
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == render(sample)
 
 

@@ -136,7 +136,9 @@ class TextDecoder:
     def predict(self, examples: Sequence[TextExample]) -> Iterator[tuple[int, TextPrediction]]:
         """Decode an answer for each example."""
         prompts = [self.prompt_of(example, room=self.generation.max_new_tokens)[0] for example in examples]
-        for place, continuation in generate(self.pretrained, prompts, self.generation_config(), self.generation.batch_size, self.precision):
+        for place, continuation in generate(
+            self.pretrained, prompts, self.generation_config(), self.generation.batch_size, self.precision
+        ):
             yield place, TextPrediction(examples[place].id, self.prompt.decode(continuation.ids), continuation.finished)
 
     def limited(self, text: str) -> str:

@@ -93,7 +93,9 @@ class TextEncoderDecoder:
     def predict(self, examples: Sequence[TextExample]) -> Iterator[tuple[int, TextPrediction]]:
         """Decode a text for each example."""
         sources = [self.source_of(example)[0] for example in examples]
-        for place, continuation in generate(self.pretrained, sources, self.generation_config(), self.generation.batch_size, self.precision):
+        for place, continuation in generate(
+            self.pretrained, sources, self.generation_config(), self.generation.batch_size, self.precision
+        ):
             yield place, TextPrediction(examples[place].id, self.prompt.decode(continuation.ids), continuation.finished)
 
     def limited(self, text: str) -> str:
