@@ -87,7 +87,9 @@ def take_step(work: Work, progress: Progress) -> None:
     loss = 0.0
     for micro_batch in cut(documents, work.plan.micro_tokens):
         signals.check()
-        part = learner.loss(micro_batch) / units  # 3 self-attention, 4 decode under teacher forcing, 5 loss against the reference
+        part = (
+            learner.loss(micro_batch) / units
+        )  # 3 self-attention, 4 decode under teacher forcing, 5 loss against the reference
         part.backward()
         loss += part.item()
     norm = float(
@@ -180,7 +182,9 @@ def score_validation(work: Work) -> Scored:
     """Generate and score the validation rows; the predictions of each validation are kept."""
     name = f"validation-step-{work.position.step:06d}.jsonl"
     path = work.directory.path / "predictions" / name
-    return score_examples(work.learner, work.corpus.validation_examples, path, f"scoring validation at step {work.position.step}")
+    return score_examples(
+        work.learner, work.corpus.validation_examples, path, f"scoring validation at step {work.position.step}"
+    )
 
 
 def save(work: Work) -> Path:
