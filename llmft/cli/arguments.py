@@ -116,14 +116,24 @@ def _text(value: str, multirun: bool) -> str:
 
 
 def _names(value: str, multirun: bool) -> str:
-    """One name or a list of names; with --multirun, several of either."""
+    """One name, a list of names, or {column: file, ...}; with --multirun, several of either."""
     pieces = split(value)
     if multirun and len(pieces) > 1:
         return ",".join(_names(piece, False) for piece in pieces)
     if value.startswith("[") and value.endswith("]") and len(pieces) == 1:
         inside = value[1:-1]
         return f"[{','.join(_text(piece, False) for piece in split(inside))}]" if inside.strip() else value
+    if value.startswith("{") and len(pieces) == 1 and (files := _files(value)):
+        return files
     return _text(value, multirun)
+
+
+def _files(value: str) -> str | None:
+    """{column: file, ...} with every file as a text; None if it is something else, such as a file named {a}."""
+    pairs = [re.fullmatch(r"([^:'\"]+?)\s*:\s*(.+)", piece, re.DOTALL) for piece in split(value[1:-1])]
+    if not value.endswith("}") or not all(pairs):
+        return None
+    return "{" + ", ".join(f"{pair[1]}: {_text(pair[2], False)}" for pair in pairs if pair) + "}"
 
 
 def split(value: str) -> list[str]:

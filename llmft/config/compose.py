@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from llmft.config import dump, explain, schema, sources, yaml_files
+from llmft.config import dump, explain, schema, settings, sources, yaml_files
 from llmft.errors import ConfigError
 
 Run = schema.TrainRun | schema.EvalRun | schema.PredictRun
@@ -77,7 +77,7 @@ def plain(cfg: DictConfig, command: str) -> dict[str, Any]:
 
 
 def to_run(values: dict[str, Any], command: str) -> Run:
-    """Resolved values -> the command's dataclass, with lists where the schema takes one name or several.
+    """Resolved values -> the command's dataclass, with lists where the schema takes one name or several, mappings as they are.
 
     Raises ConfigError with every unknown key, wrong value and missing setting.
     """
@@ -156,9 +156,9 @@ def _defaults(command: str) -> dict[str, Any]:
 
 
 def _leaves(values: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Path and value of everything that is no mapping, or an empty one."""
+    """Path and value of everything that is no mapping, or an empty one; parallel text files are one value."""
     for name, value in values.items():
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict) and value and ".".join((*above, name)) not in settings.DATA:
             yield from _leaves(value, (*above, name))
         else:
             yield (*above, name), value

@@ -9,7 +9,9 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-NAMES = "task.data.train", "task.data.validation", "task.data.test", "adapter.target_modules"
+DATA = "task.data.train", "task.data.validation", "task.data.test"
+"""Settings that take one file, a list of files, or {column: file, ...}."""
+NAMES = *DATA, "adapter.target_modules"
 """Settings that take one name or a list of names; omegaconf has no type for that, so they are Any in the schema."""
 
 
@@ -86,10 +88,11 @@ def check_value(root: type, key: str, value: Any) -> str | None:
         return None
     kind = find_type(root, key)
     if key in NAMES:
-        names = value if isinstance(value, list) else [value]
+        names = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else [value]
         fits = value is None or (bool(names) and all(isinstance(name, str) and name for name in names))
-        fits = fits and not (value is None and key == "adapter.target_modules")
-        return None if fits else f"found {show(value)}, expected a name or a list of names such as [a, b]"
+        fits = fits and (key in DATA or not (value is None or isinstance(value, dict)))
+        parallel = ", or parallel text files as {column: file, ...}" if key in DATA else ""
+        return None if fits else f"found {show(value)}, expected a name or a list of names such as [a, b]{parallel}"
     plain = without_null(kind)
     if isinstance(value, bool) and plain in (int, float):  # omegaconf takes true for 1
         return f"found {show(value)}, expected {describe(kind)}"

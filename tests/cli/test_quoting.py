@@ -70,6 +70,9 @@ def test_any_text_stays_text(text):
         ("task.data.train=a=b.jsonl", "a=b.jsonl"),
         ("task.data.train=[a b.jsonl,ü.jsonl]", ["a b.jsonl", "ü.jsonl"]),
         ("task.data.train=[]", []),
+        ("task.data.train={source: a.en, target: a.de}", {"source": "a.en", "target": "a.de"}),
+        ("task.data.test={a:new data/1e3,b: ü=(1).gz}", {"a": "new data/1e3", "b": "ü=(1).gz"}),
+        ("task.data.train={a}.txt", "{a}.txt"),
         ("adapter.target_modules=[q_proj,v_proj]", ["q_proj", "v_proj"]),
         ("plugins=[my.package]", ["my.package"]),
         ("hardware.device=cpu", "cpu"),
@@ -92,6 +95,7 @@ def test_other_values_keep_their_meaning(word, value):
         ("optimizer.lr=1e-4,2e-4", [1e-4, 2e-4]),
         ("task.data.train=a.jsonl,b c.jsonl", ["a.jsonl", "b c.jsonl"]),
         ("task.data.train=[a,b],[c]", [["a", "b"], ["c"]]),
+        ("task.data.train={x: a},{x: b c}", [{"x": "a"}, {"x": "b c"}]),
         ("gate.min.rougeL=1,2", [1, 2]),
     ],
 )

@@ -32,6 +32,39 @@ def test_target_modules_stay_what_they_are():
     assert compose.to_run(values(adapter={"target_modules": ["a", "b"]}), "train").adapter.target_modules == ["a", "b"]
 
 
+PARALLEL = {"source": "a.en", "target": "a.de"}
+
+
+def test_parallel_files_stay_a_mapping():
+    run = compose.to_run(values(task={"data": {"train": PARALLEL, "test": "t.jsonl"}}), "train")
+    assert (run.task.data.train, run.task.data.validation, run.task.data.test) == (PARALLEL, None, ["t.jsonl"])
+    assert type(run.task.data.train) is dict
+    assert compose.to_run(yaml.safe_load(dump.config_yaml(run)), "train") == run
+
+
+@pytest.mark.parametrize("files", [{}, {"source": ""}, {"source": 3}, {3: "a.en"}, {"source": ["a.en"]}])
+def test_parallel_files_are_names(files):
+    plain = values()
+    plain["task"]["data"]["train"] = files
+    with pytest.raises(ConfigError, match=r"^task\.data\.train: found .*, expected a name or a list .* parallel text files as"):
+        compose.to_run(plain, "train")
+
+
+def test_layers_have_no_parallel_files():
+    plain = values()
+    plain["adapter"]["target_modules"] = PARALLEL
+    with pytest.raises(ConfigError, match=r"expected a name or a list of names such as \[a, b\]$"):
+        compose.to_run(plain, "train")
+
+
+def test_other_parallel_files_take_the_place_of_the_runs():
+    data = {"train": {"en": "x.en", "de": "x.de"}}
+    plain = OmegaConf.to_container(OmegaConf.structured(EvalRun), enum_to_str=True)
+    plain["task"]["data"]["train"] = PARALLEL
+    found = compose.from_run(plain, ["task.data.train"], RUN | {"task": {"name": "news", "data": data}}, "eval")
+    assert found["task"]["data"]["train"] == PARALLEL
+
+
 def test_all_that_is_wrong():
     plain = values()
     plain["optimizer"]["lr"], plain["task"]["data"]["train"], plain["foo"] = "abc", 3, 1
