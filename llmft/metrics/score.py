@@ -26,3 +26,8 @@ class Score:
     parts: dict[str, Any] = field(default_factory=dict)
     per_example: tuple[float, ...] = ()
     of_sample: Callable[[np.ndarray], float] | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def row_name(self) -> str:
+        """What one value of `per_example` is called: for a corpus score another name, as the mean of its rows is not the score."""
+        return f"{self.name}_of_row" if self.of_sample else self.name

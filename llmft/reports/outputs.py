@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from llmft.metrics.health import REPEATED_WORDS, is_copied, repeats_itself
 from llmft.reports.results import Finding
 
 Row = Mapping[str, Any]
@@ -14,9 +15,6 @@ ODD_SHARE = 0.05
 """Share of repetitive or copied predictions, above that of the references, from which it is worth a warning."""
 SAME_SHARE = 0.20
 """Share of predictions that are one and the same text."""
-NGRAM = 4
-COPY_WORDS = 5
-"""Shorter predictions stand in their source by chance."""
 
 
 def diagnose(predictions: Sequence[Row]) -> list[Finding]:
@@ -62,9 +60,11 @@ def of_texts(predictions: Sequence[Row]) -> list[Finding]:
 
     repeats, usual = sum(map(repeats_itself, texts)), sum(map(repeats_itself, references))
     if repeats - usual > ODD_SHARE * num:
-        text = f"{repeats} of {num} predictions repeat {NGRAM} words in a row (references: {usual})"
+        text = f"{repeats} of {num} predictions repeat {REPEATED_WORDS} words in a row (references: {usual})"
         findings.append(
-            Finding("warn", f"{text}. Try generation.no_repeat_ngram_size={NGRAM} or generation.repetition_penalty=1.1.")
+            Finding(
+                "warn", f"{text}. Try generation.no_repeat_ngram_size={REPEATED_WORDS} or generation.repetition_penalty=1.1."
+            )
         )
 
     copies, usual = sum(map(is_copied, texts, sources)), sum(map(is_copied, references, sources))
@@ -93,18 +93,3 @@ def prediction_text(row: Row) -> str:
 def source_text(source: str | Sequence[Mapping[str, str]]) -> str:
     """The source of a predictions row as one text; a conversation as its turns, one below the other."""
     return source if isinstance(source, str) else "\n".join(turn["content"] for turn in source)
-
-
-def repeats_itself(text: str) -> bool:
-    """Whether some four words, or characters where nothing is separated by spaces, occur twice."""
-    words = text.split()
-    if len(words) == 1:
-        words = list(text.strip())
-    grams = [tuple(words[start : start + NGRAM]) for start in range(len(words) - NGRAM + 1)]
-    return len(set(grams)) < len(grams)
-
-
-def is_copied(text: str, source: str) -> bool:
-    """Whether the whole text stands in its source, apart from spaces, case and the last full stop."""
-    words = text.lower().rstrip(" .\n").split()
-    return len(words) >= COPY_WORDS and " ".join(words) in " ".join(source.lower().split())
