@@ -44,6 +44,7 @@ BASELINES = {
     "lead_1": "llmft.tasks.baselines.lead_1",
     "copy_source": "llmft.tasks.baselines.copy_source",
     "no_answer": "llmft.tasks.baselines.no_answer",
+    "whole_context": "llmft.tasks.baselines.whole_context",
 }
 
 ROWS = {

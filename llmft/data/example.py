@@ -63,14 +63,15 @@ class SpanPrediction:
     """An answer cut from the context at `start`:`end` in characters, with its score; the empty text at 0:0 is no answer.
 
     `null_odds` is the score of no answer less that of the best answer: above the threshold, there is no answer.
+    None: a predictions file that says nothing but the text, or a trivial answer.
     """
 
     id: str
     text: str
-    start: int
-    end: int
-    score: float
-    null_odds: float
+    start: int | None = None
+    end: int | None = None
+    score: float | None = None
+    null_odds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,8 @@ class DocumentExample:
 class DocumentPrediction:
     """How likely a text is: total negative log-likelihood in nats over the `tokens` scored; `num_bytes`: the whole text in UTF-8.
 
-    `text` is the continuation where one was asked for, `finished` as in TextPrediction; else both are empty.
+    `text` is the continuation where one was asked for, `finished` as in TextPrediction; else both are empty. `pseudo`: each
+    token was predicted from all others, not from those before it, which gives other, lower numbers.
     """
 
     id: str
@@ -117,6 +119,7 @@ class DocumentPrediction:
     num_bytes: int
     text: str = ""
     finished: str = ""
+    pseudo: bool = False
 
 
 Example = TextExample | SpanExample | LabelExample | DocumentExample

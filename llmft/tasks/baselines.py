@@ -15,6 +15,12 @@ def copy_source(example: Example) -> str:
     return example.source if isinstance(example.source, str) else example.source[-1].content
 
 
+def whole_context(example: Example) -> str:
+    """All of the context: an answer that holds every other, for question answering; without a context, the source."""
+    context = getattr(example, "context", None)
+    return copy_source(example) if context is None else context
+
+
 def no_answer(example: Example) -> str:
     """Nothing: right wherever a question has no answer (SQuAD 2.0's all-null)."""
     return ""

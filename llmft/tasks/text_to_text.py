@@ -49,10 +49,12 @@ class TextToText:
                     )
                 yield TextExample(row_id(row, number), turns[:-1], (turns[-1].content,), row.where)
                 continue
-            targets = self.target.fill_all(row)
+            targets = self.target.fill_all(row, may_be_empty=True)
             if not targets or not targets[0].strip():
                 raise DataError(
-                    f"{row.where}: the target is empty; expected text in {self.task.target}. Fix task.target or the data."
+                    f"{row.where}: the target is empty; expected text in {self.task.target}, since there is nothing to learn to write "
+                    "without. Fix task.target or the data, or leave such rows out by task.row. Questions that have no answer are for "
+                    "task=question_answering_extractive with task.no_answer=true."
                 )
             if self.references:
                 targets = targets[:1] + [text for text in fill_each(self.references, row) if text != targets[0]]
