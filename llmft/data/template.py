@@ -141,7 +141,7 @@ def column_of(text: str, key: str) -> Column:
     """Return the place that a setting names, with or without braces around it. Raises ConfigError if it names none."""
     bare = text[1:-1] if text.startswith("{") and text.endswith("}") else text
     named = COLUMN.fullmatch(bare)
-    if named is None or bare != bare.strip():
+    if named is None or bare != bare.strip() or "{" in bare or "}" in bare:
         raise ConfigError(
             f"{key}: {text!r} is no column; expected a name as in {{article}}, {{translation.en}} or {{answers[0]}}. "
             "Correct the name."

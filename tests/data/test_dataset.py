@@ -8,7 +8,7 @@ from pathlib import Path
 import datasets
 import pytest
 
-from llmft.config.schema import Data
+from llmft.config.schema import Data, TextBy
 from llmft.data.dataset import Bands, open_splits
 from llmft.data.row import Row
 from llmft.errors import ConfigError, DataError
@@ -174,6 +174,80 @@ def test_bad_rows(folder):
 def test_rows_under_reaches_the_reader(folder):
     Path("a.json").write_text('{"x": [{"a": 1}], "y": [{"a": 2}]}')
     assert values(opened(train=["a.json"], rows_under="y", holdout=0.0)["train"]) == [2]
+
+
+def test_columns_and_text_by_reach_the_reader(folder):
+    Path("a.tsv").write_text("1\t2\n")
+    Path("b.txt").write_text("1\t2\n")
+    for name in ("a.tsv", "b.txt"):
+        [row] = opened(train=[name], columns=["a", "b"], holdout=0.0)["train"]
+        assert row.fields == {"a": "1", "b": "2"}
+    Path("c.txt").write_text("one\ntwo\n\nthree\n")
+    kinds = {text_by: opened(train=["c.txt"], text_by=text_by, holdout=0.0)["train"] for text_by in TextBy}
+    assert [sum(1 for _ in source) for source in kinds.values()] == [3, 2, 1]
+    assert len({source.content for source in kinds.values()}) == 3
+    assert (
+        opened(train=["a.tsv"], columns=["a", "b"])["train"].content
+        != opened(train=["a.tsv"], columns=["b", "a"])["train"].content
+    )
+
+
+def parts(fields):
+    return [{"a": f"{fields['a']}.{n}"} for n in range(3)] if fields["a"] != 7 else None
+
+
+def other_parts(fields):
+    return parts(fields)
+
+
+def test_rows_made_from_one_record_stay_together(folder):
+    write("a.jsonl", range(300))
+    plain = opened(train=["a.jsonl"], holdout=0.2)
+    made = open_splits(Data(train=["a.jsonl"], holdout=0.2), None, parts)
+    for split, source in made.items():
+        kept = [value for value in values(plain[split]) if value != 7]
+        assert values(source) == [f"{value}.{n}" for value in kept for n in range(3)]
+
+
+def test_limits_count_the_rows_that_are_made(folder):
+    write("a.jsonl", range(300))
+    data = Data(train=["a.jsonl"], test=["a.jsonl"], validation=["a.jsonl"], max_train=4, max_test=600)
+    splits = open_splits(data, None, parts)
+    assert values(splits["train"]) == ["0.0", "0.1", "0.2", "1.0"]
+    assert [len(values(splits[split])) for split in ("test", "validation")] == [600, 897]
+    [*_, last] = splits["train"]
+    assert last.where == "a.jsonl:2, #1"
+
+
+def test_a_limit_reads_no_further(folder):
+    Path("a.jsonl").write_text('{"a": 1}\n{"a": 2}\nbroken\n')
+    assert values(opened(train=["a.jsonl"], holdout=0.0, max_train=2)["train"]) == [1, 2]
+
+
+def test_the_row_function_is_part_of_the_content(folder):
+    write("a.jsonl", range(30))
+    data = Data(train=["a.jsonl"], holdout=0.0)
+    contents = [open_splits(data, None, row)["train"].content for row in (None, parts, other_parts)]
+    assert len(set(contents)) == 3
+    assert open_splits(data, None, parts)["train"].content == contents[1]
+    source = open_splits(data, None, str.upper)["train"]
+    with pytest.raises(ConfigError, match="no Python source"):
+        source.content  # noqa: B018
+
+
+def test_a_row_function_that_leaves_nothing(folder):
+    write("a.jsonl", [7])
+    with pytest.raises(DataError) as caught:
+        list(open_splits(Data(train=["a.jsonl"], holdout=0.0), None, parts)["train"])
+    assert str(caught.value) == (
+        "a.jsonl: no rows for train; expected at least one. Name task.data.train, or give more rows, or let task.row keep some."
+    )
+
+
+def test_built_in_rows_go_through_the_row_function():
+    rows = {"train": [Row({"a": 1}, "Lib:1")], "test": [Row({"a": 7}, "Lib:2"), Row({"a": 8}, "Lib:3")]}
+    splits = open_splits(Data(builtin="demo"), lambda: rows, parts)
+    assert [(row.where, row.fields["a"]) for row in splits["test"]] == [(f"Lib:3, #{n + 1}", f"8.{n}") for n in range(3)]
 
 
 @pytest.mark.parametrize("name", ["validation", "valid", "dev", "val"])

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmft.config.schema import Data, TextBy
 from llmft.data.row import BadRow
-from llmft.data.source import Layout, kind_of, read, scan
+from llmft.data.source import Layout, kind_of, layout_of, read, scan
 from llmft.errors import DataError
 
 BIG = 2**63 + 1
@@ -50,6 +51,15 @@ FAULTS = [
     ("w.jsonl", gzip.compress(b'{"a": 1}\n'), "1", "the file is gzip; give its name the ending .gz"),
     ("y.jsonl.gz", b'{"a": 1}\n', "1", "Not a gzipped file"),
     ("z.jsonl", b"\xc2\xa0\n", "1", "not JSON at column 1"),
+    ("A.jsonl", b'{"a": 1,\n{"b": 2}\n', "1", "not JSON at column"),
+    ("B.jsonl", b'{"a": 1\n{"b": 2}\n', "1", "expected one JSON object a line"),
+    ("C.jsonl", b'\n{"a": 1,\n', "2", "expected one JSON object a line"),
+    ("D.jsonl", b'{"a":\n{"b": 2}\n{"c": 3}\n', "3", "if the file has one object a line, repair line 1"),
+    ("E.jsonl", b'{\n "a": 1\n}\n{\n "a": 2\n', "6", "expected objects one after the other. The file may have been cut off"),
+    ("F.jsonl", b'{\n "a": 1\n}\n\n{\n "a": NaN\n}\n', "5", "NaN is not a JSON number"),
+    ("G.jsonl", b'{\n "a": "\xff"\n}\n', "2", "byte 0xff at byte offset 9"),
+    ("H.jsonl", b'{\n "a": 1\n}\n7\n', "4", "found 7; expected a JSON object"),
+    ("I.jsonl", b'"a"\n{\n "a": 1\n}\n', "1", "found 'a'; expected a JSON object"),
     ("a.json", b'[{"a": 1},\n {"a": 2}\n', "3", "expected , or ]"),
     ("b.json", b'[\n{"a": 1},\n{"a": 1, "a": 2}]', "3", "key 'a' stands twice"),
     ("c.json", b'[\n{"a": 1},\n\n  7]', "4", "found 7; expected a JSON object"),
@@ -124,6 +134,12 @@ ACCEPTED = [
     ("d.jsonl", '{"a": "x\u2028y\u0085z"}\n'.encode(), [{"a": "x\u2028y\u0085z"}], [1]),
     ("e.jsonl", b"", [], []),
     ("f.jsonl.gz", gzip.compress(b'{"a": "NA"}\n'), [{"a": "NA"}], [1]),
+    ("g.jsonl", b'\n{\n "a": 1\n}\n{"a": 2}{"a": 3}\n{"a":\n[4]}', [{"a": 1}, {"a": 2}, {"a": 3}, {"a": [4]}], [2, 5, 5, 6]),
+    ("h.jsonl", b'{"a": 1,\r\n\r\n "b": {}}', [{"a": 1, "b": {}}], [1]),
+    ("i.jsonl", b'{"a": 1\n}\n{"a": 2\n}\n', [{"a": 1}, {"a": 2}], [1, 3]),
+    ("j.jsonl", b'[\n{"a": 1},\n{"a": 2}\n]', [{"a": 1}, {"a": 2}], [2, 3]),
+    ("k.jsonl", b'{\n"data": [{"a": 1}]\n}', [{"data": [{"a": 1}]}], [1]),
+    ("l.jsonl.gz", gzip.compress(b'{\n"a": 1\n}'), [{"a": 1}], [1]),
     ("a.json", b'[\n  {"a": "NA"},\n\n  {"a": [\n1]}, {"a": -0}\n]\n', [{"a": "NA"}, {"a": [1]}, {"a": 0}], [2, 4, 5]),
     ("b.json", b'{"a": 1}\n{\n "a": 2\n}\n{"a": 3}', [{"a": 1}, {"a": 2}, {"a": 3}], [1, 2, 5]),
     ("c.json", b'{\n "a": "one"\n}\n', [{"a": "one"}], [1]),
@@ -149,6 +165,102 @@ def test_values_survive(tmp_path, name, content, rows, numbers):
     found = list(read(path))
     assert [row.fields for row in found] == rows
     assert [row.where for row in found] == [f"{path}:{number}" for number in numbers]
+
+
+NAMES = Layout(columns=("id", "score", "text"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.tsv", b'1_1\t-0.9\tsay "no\r\n\r\n1_2\t0\tdon\'t, "\r\n'),
+        ("a.txt", b'1_1\t-0.9\tsay "no\n\n1_2\t0\tdon\'t, "'),
+        ("a.csv", b'1_1,-0.9,"say ""no"\r\n\r\n1_2,0,"don\'t, """\r\n'),
+    ],
+)
+def test_tables_without_names(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(content)
+    assert [(row.where, row.fields) for row in read(path, NAMES)] == [
+        (f"{path}:1", {"id": "1_1", "score": "-0.9", "text": 'say "no'}),
+        (f"{path}:3", {"id": "1_2", "score": "0", "text": "don't, \""}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.tsv", "a\tb\n", "1: 2 cells; task.data.columns has 3 names: id, score, text. Name every column of the file."),
+        ("b.csv", "a,b,c,d\n", "1: 4 cells; task.data.columns has 3 names: id, score, text. Name every column of the file."),
+        ("c.txt", "a text\n", "1: 1 cells; task.data.columns has 3 names: id, score, text. Name every column of the file."),
+        ("d.tsv", "id\tscore\ttext\n", "1: the file has a line with the columns' names. Remove task.data.columns."),
+        ("e.csv", "id,score,text\n", "1: the file has a line with the columns' names. Remove task.data.columns."),
+        ("f.csv", "\n", "1: the file is empty; expected rows. Name another file."),
+        ("g.tsv", "", "1: the file is empty; expected rows. Name another file."),
+        ("h.tsv", "a\tb\tc\na\tb\n", "2: 2 cells; expected 3: id, score, text. Fix the row, or raise task.data.max_bad_rows=0"
+         " to leave it out."),
+    ],
+)  # fmt: skip
+def test_other_columns_than_named(tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(DataError) as caught:
+        list(read(path, NAMES))
+    assert str(caught.value) == f"{path}:{message}"
+
+
+def test_bad_bytes_in_the_first_row_of_a_table_without_names(tmp_path):
+    for name, content in (("a.tsv", b"\xff\tb\tc\n1\t2\t3\n"), ("a.csv", b"\xff,b,c\n1,2,3\n")):
+        (tmp_path / name).write_bytes(content)
+        bad = []
+        assert [row.fields["id"] for row in read(tmp_path / name, NAMES, 1, bad)] == ["1"]
+        assert [row.where for row in bad] == [f"{tmp_path / name}:1"]
+
+
+@pytest.mark.parametrize(("columns", "place"), [(["a", "b", "a"], 3), (["a", " "], 2)])
+def test_columns_need_names_of_their_own(columns, place):
+    with pytest.raises(DataError, match=rf"^task\.data\.columns=\[{','.join(columns)}\]: column {place} is named "):
+        layout_of(Data(columns=columns))
+
+
+TEXT = b"\xef\xbb\xbf\r\n  First line \r\nsecond\r\n \t\r\n\r\nThird, \xe2\x80\xa8same\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("text_by", "rows"),
+    [
+        (TextBy.line, [(2, "  First line "), (3, "second"), (6, "Third, \u2028same")]),
+        (TextBy.paragraph, [(2, "  First line \nsecond"), (6, "Third, \u2028same")]),
+        (TextBy.document, [(1, "\n  First line \nsecond\n \t\n\nThird, \u2028same\n\n")]),
+    ],
+)
+def test_text_by(tmp_path, text_by, rows):
+    path = tmp_path / "a.txt"
+    path.write_bytes(TEXT)
+    found = [(row.where, row.fields) for row in read(path, Layout(text_by=text_by))]
+    assert found == [(f"{path}:{line}", {"text": text}) for line, text in rows]
+    for blank in (b"", b" \n\n"):
+        path.write_bytes(blank)
+        assert list(read(path, Layout(text_by=text_by))) == []
+
+
+def test_ends_of_text_stay(tmp_path):
+    path = tmp_path / "a.txt"
+    for content in ("one\ntwo", "one\n\ntwo\n", "\n\none"):
+        path.write_text(content)
+        assert [row.fields["text"] for row in read(path, Layout(text_by=TextBy.document))] == [content]
+    path.write_text("one\ntwo\n\nthree")
+    assert [row.fields["text"] for row in read(path, Layout(text_by=TextBy.paragraph))] == ["one\ntwo", "three"]
+
+
+def test_bad_bytes_spoil_their_paragraph_only(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"one\ntw\xff\n\nthree\n\n\xfe\n")
+    bad = []
+    assert [row.fields["text"] for row in read(path, Layout(text_by=TextBy.paragraph), 2, bad)] == ["three"]
+    assert [row.where for row in bad] == [f"{path}:2", f"{path}:6"]
+    with pytest.raises(DataError, match=r"a\.txt:2: byte 0xff at byte offset 6"):
+        list(read(path, Layout(text_by=TextBy.document)))
 
 
 def test_list_within_an_object(tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 
 from llmft.data.row import Row
-from llmft.data.template import Template
+from llmft.data.template import Template, column_of, fill_each
 from llmft.errors import ConfigError, DataError
 
 FIELDS = {
@@ -122,3 +122,94 @@ def test_malformed_whole_message():
         "task.source: a { that is never closed, or closed without a column, at character 5 of 'Say {article'; "
         "expected {column}. Write {{ and }} for braces."
     )
+
+
+def test_an_empty_list_where_it_may_be():
+    assert Template("{empty}").fill_all(ROW, may_be_empty=True) == []
+    assert Template("{tags}").fill_all(ROW, may_be_empty=True) == ["a", "b"]
+    for text in ("{empty} ", "{none}", "{nope}"):
+        with pytest.raises(DataError):
+            Template(text).fill_all(ROW, may_be_empty=True)
+
+
+SUMMARIES = [Template(f"{{summary{n}}}", "task.references") for n in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("fields", "texts"),
+    [
+        ({"summary1": "a", "summary2": "b", "summary3": "c"}, ["a", "b", "c"]),
+        ({"summary1": "a", "summary2": ["b", "b2"], "summary3": 3}, ["a", "b", "b2", "3"]),
+        ({"summary1": "", "summary2": None, "summary3": "c"}, ["c"]),
+        ({"summary1": [], "summary2": "b", "summary3": ""}, ["b"]),
+    ],
+)
+def test_fill_each(fields, texts):
+    assert fill_each(SUMMARIES, Row(fields, "f:1")) == texts
+
+
+def test_fill_each_with_one_template_is_strict():
+    assert fill_each(SUMMARIES[:1], Row({"summary1": ["a", "b"]}, "f:1")) == ["a", "b"]
+    with pytest.raises(DataError, match=r"^f:1: column 'summary1' is null;"):
+        fill_each(SUMMARIES[:1], Row({"summary1": None}, "f:1"))
+
+
+def test_fill_each_without_any_text():
+    with pytest.raises(DataError) as caught:
+        fill_each(SUMMARIES, Row({"summary1": "", "summary2": None, "summary3": []}, "f:1"))
+    assert str(caught.value) == (
+        "f:1: nothing in {summary1}, {summary2}, {summary3}; expected a text in one of them. Fix task.references or the data."
+    )
+    with pytest.raises(DataError, match=r"^f:1: no column 'summary3'; the row has summary1, summary2\."):
+        fill_each(SUMMARIES, Row({"summary1": "a", "summary2": "b"}, "f:1"))
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("answers.start", [4]),
+        ("{answers.start}", [4]),
+        ("numbers", [1, 2]),
+        ("numbers[1]", [2]),
+        ("empty", []),
+        ("n", [2**63 + 1]),
+        ("none", None),
+        ("answers.place", None),
+        ("nope", None),
+        ("numbers[2]", None),
+    ],
+)
+def test_whole_numbers(text, numbers):
+    assert column_of(text, "task.answer_start").whole_numbers(ROW) == numbers
+
+
+def test_whole_numbers_under_a_name_with_dots():
+    assert column_of("a.b", "task.answer_start").whole_numbers(Row({"a.b": [5]}, "f:1")) == [5]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("tags", "f.jsonl:7: column 'tags' is a list of 2 (['a', 'b']); expected whole numbers. Fix task.answer_start or the data."),
+        ("f", "f.jsonl:7: column 'f' is float 0.1; expected whole numbers. Fix task.answer_start or the data."),
+        ("yes", "f.jsonl:7: column 'yes' is bool True; expected whole numbers. Fix task.answer_start or the data."),
+        ("answer.start", "f.jsonl:7: no column 'answer'; the row has article, n, f, yes, none, tags, empty, numbers, nan, translation, "
+         "answers, a.b, turns, Review Text, __class__. Did you mean 'answers'? Fix task.answer_start or the data."),
+    ],
+)  # fmt: skip
+def test_no_whole_numbers(text, message):
+    with pytest.raises(DataError) as caught:
+        column_of(text, "task.answer_start").whole_numbers(ROW)
+    assert str(caught.value) == message
+
+
+def test_column_value():
+    assert column_of("turns", "task.messages").value(ROW) == [{"content": "hi"}, {"content": "ho"}]
+    with pytest.raises(DataError, match=r"no column 'trns'; .* Did you mean 'turns'\? Fix task\.messages"):
+        column_of("trns", "task.messages").value(ROW)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "a..b", " a", "{a} ", "{a}{b}", "a[x]"])
+def test_no_column(text):
+    with pytest.raises(ConfigError, match=r"^task\.messages: .* is no column; expected a name as in"):
+        column_of(text, "task.messages")
