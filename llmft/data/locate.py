@@ -19,7 +19,8 @@ from llmft.runs.provenance import hash_file
 SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "dev", "val"), "test": ("test",)}
 UNSPLIT = ""
 """Split name of what has no splits."""
-HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+HUB_ID = re.compile(r"([\w-][\w.-]*/[\w.-]+)(?:\[(\w+)\])?")
+"""A data set on the hub, owner/name, or one split of it by the name that it has there, owner/name[validation_matched]."""
 
 
 class Piece(Protocol):
@@ -121,8 +122,10 @@ def locate(name: str, key: str, data: Data) -> dict[str, list[Piece]]:
         if any((path / mark).exists() for mark in ("dataset_dict.json", "state.json")):
             return load_saved(path, key)
         return split_files(path, key, layout_of(data))
-    if HUB_ID.fullmatch(name) and kind_of(path) is None and not path.parent.exists():
-        return load_hub(name, key, data.subset, data.revision)
+    hub = HUB_ID.fullmatch(name)
+    if hub and kind_of(path) is None and not path.parent.exists():
+        found = load_hub(hub[1], key, data.subset, data.revision)
+        return tables(found, hub[1]) if hub[2] is None else {UNSPLIT: [split_of(found, hub[1], hub[2], key)]}
     parent = path.parent
     while not parent.is_dir():
         parent = parent.parent
@@ -169,19 +172,25 @@ def load_saved(folder: Path, key: str) -> dict[str, list[Piece]]:
     return tables(found, str(folder))
 
 
-def load_hub(name: str, key: str, subset: str | None, revision: str | None) -> dict[str, list[Piece]]:
-    """Load a data set from the hub, or from the hub's cache on this machine."""
+def load_hub(name: str, key: str, subset: str | None, revision: str | None) -> Any:
+    """Load a data set from the hub, or from the hub's cache on this machine, as a Dataset by split."""
     import datasets  # as above
 
     try:
-        found = datasets.load_dataset(name, name=subset, revision=revision)
+        return datasets.load_dataset(name, name=subset, revision=revision)
     except Exception as err:  # as above, and all that a network can raise
         raise DataError(
             f"{key}={name}: there is no such file or folder in {Path.cwd()}, and as a hub data set"
             f"{f' (subset {subset})' if subset else ''} it cannot be loaded: {first_line(err)}. "
             "Name a local file or folder, or correct the id, task.data.subset and task.data.revision."
         ) from err
-    return tables(found, name)
+
+
+def split_of(found: Any, name: str, split: str, key: str) -> Piece:
+    """Return one split of a data set. Raises DataError if there is none of that name."""
+    if split not in found:
+        raise DataError(f"{key}={name}[{split}]: no such split; it has {', '.join(map(str, found))}. Name one of them.")
+    return TablePiece(f"{name}[{split}]", found[split])
 
 
 def tables(found: Any, name: str) -> dict[str, list[Piece]]:

@@ -395,6 +395,21 @@ def test_hub_set(folder, monkeypatch):
     assert [row.where for row in splits["train"]] == ["owner/set[train]:row 1"]
 
 
+def test_a_named_split_of_a_hub_set(folder, monkeypatch):
+    columns = {"train": ["x"], "validation_matched": ["y"], "test": ["without a label"]}
+    found = datasets.DatasetDict({split: datasets.Dataset.from_dict({"a": values}) for split, values in columns.items()})
+    monkeypatch.setattr(datasets, "load_dataset", lambda path, **options: found)
+    own = "owner/set[validation_matched]"
+    splits = opened(train=["owner/set"], validation=[own], test=[own])
+    assert {split: values(source) for split, source in splits.items()} == {"train": ["x"], "validation": ["y"], "test": ["y"]}
+    assert splits["test"].description == own
+    with pytest.raises(DataError) as caught:
+        opened(train=["owner/set"], test=["owner/set[dev]"])
+    assert str(caught.value) == (
+        "task.data.test=owner/set[dev]: no such split; it has train, validation_matched, test. Name one of them."
+    )
+
+
 def test_hub_set_that_cannot_be_loaded(folder, monkeypatch):
     def load(path, **options):
         raise ConnectionError("Couldn't reach the Hub.\nlong story")
