@@ -3,6 +3,7 @@
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
 
+from llmft.errors import ConfigError, DataError
 from llmft.metrics.rouge import rouge
 from llmft.metrics.sentences import split_sentences
 
@@ -81,6 +82,48 @@ def test_the_signature_says_how():
     assert "stemmer:yes" in with_stemmer.signature
     assert "stemmer:no" in without.signature
     assert with_stemmer.higher_is_better
+
+
+@pytest.mark.parametrize(
+    ("language", "tokenizer", "reference", "expected"),
+    [
+        ("en", None, "今天", "stemmer:yes|tokenizer:default"),
+        ("en", "unicode", "day", "stemmer:no|tokenizer:unicode"),
+        ("de_DE", None, "Tag", "stemmer:no|tokenizer:unicode"),
+        ("deu_Latn", "default", "Tag", "stemmer:no|tokenizer:default"),
+        (None, None, "a good day", "stemmer:yes|tokenizer:default"),
+        (None, None, "День good", "stemmer:yes|tokenizer:default"),  # half and half
+        (None, None, "Добрый day", "stemmer:no|tokenizer:unicode"),
+        (None, None, "1885", "stemmer:yes|tokenizer:default"),
+        (None, "default", "今天", "stemmer:yes|tokenizer:default"),
+    ],
+)
+def test_the_tokenizer_goes_by_language(language, tokenizer, reference, expected):
+    score = rouge([reference], [[reference]], tokenizer=tokenizer, language=language)[0]
+    assert expected in score.signature
+
+
+def test_characters_by_hand():
+    """Chinese: 3 of 4 characters right, 3 of 5 found; of the pairs 2 of 3 and of 4; the sentences are told apart."""
+    found = by_name(rouge(["我爱你吗"], [["她说我爱你"]], language="zh"))
+    assert found["rouge1"].value == pytest.approx(f1(3 / 4, 3 / 5))
+    assert found["rouge2"].value == pytest.approx(f1(2 / 3, 2 / 4))
+    assert found["rougeL"].value == pytest.approx(f1(3 / 4, 3 / 5))
+    turned = by_name(rouge(["先来一个。再来两只。"], [["再来两只。先来一个。"]], language="zh"))
+    assert (turned["rougeLsum"].value, turned["rougeL"].value) == (pytest.approx(100), pytest.approx(50))
+
+
+def test_an_unknown_tokenizer():
+    with pytest.raises(
+        ConfigError, match=r"task.metrics.rouge.tokenizer=unicod: expected one of default, unicode, or null\. Did"
+    ):
+        rouge(["a"], [["a"]], tokenizer="unicod")
+
+
+@pytest.mark.parametrize("references", [[["a"]], [["a"], []], [["a"], "b"]])
+def test_rows_that_do_not_belong_together(references):
+    with pytest.raises(DataError, match="rouge: "):
+        rouge(["a", "b"], references)
 
 
 def test_nothing_to_score():
