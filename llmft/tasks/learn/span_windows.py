@@ -1,5 +1,6 @@
 """Windows of a question and a piece of its context, overlapping so that an answer is whole in one of them."""
 
+import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,8 +113,10 @@ def window_of(encoding: Any, tokenizer: Any, context: str, at_start: bool, at_en
     # no token stands for some characters, such as direction marks: at the context's ends they belong to the window all the same
     first = 0 if at_start or not len(limits) else int(limits[0, 0])
     covers = (first, len(context) if at_end else int(limits[-1, 1]) if len(limits) else first)
-    for place in np.flatnonzero(context_T):  # some tokens begin with the space before the word
-        offsets_T2[place] = trimmed(context, *offsets_T2[place].tolist())
+    for place in np.flatnonzero(context_T):
+        start, end = offsets_T2[place].tolist()
+        begins_next = place + 1 < len(ids_T) and context_T[place + 1]
+        offsets_T2[place] = whole(context, start, end, int(offsets_T2[place + 1, 0]) if begins_next else len(context))
     # as transformers' run_qa: the class token, or the beginning of the text, or else what stands first
     special = [token for token in (tokenizer.cls_token_id, tokenizer.bos_token_id) if token in encoding.ids]
     no_answer = encoding.ids.index(special[0]) if special else 0
@@ -121,8 +124,15 @@ def window_of(encoding: Any, tokenizer: Any, context: str, at_start: bool, at_en
     return Window(ids_T, context_T, offsets_T2, covers, no_answer, second)
 
 
-def trimmed(text: str, start: int, end: int) -> tuple[int, int]:
-    """Return the limits of text[start:end] without the white space around it."""
+def whole(text: str, start: int, end: int, limit: int) -> tuple[int, int]:
+    """Return the limits of text[start:end] without the space around it, and with the marks behind it that no token stands for.
+
+    Some tokens begin with the space before the word. A tokenizer that takes off accents leaves out Thai tone marks, Arabic
+    vowels and accents written apart: an answer would lose its last one. limit: where the next token begins.
+    """
     piece = text[start:end]
     start += len(piece) - len(piece.lstrip())
-    return start, start + len(piece.strip())
+    end = start + len(piece.strip())
+    while start < end < limit and unicodedata.category(text[end]).startswith("M"):
+        end += 1
+    return start, end
