@@ -15,7 +15,7 @@ from typing import Any
 from llmft.config.schema import PredictRun
 from llmft.data.example import Example, Prediction
 from llmft.data.row import BadRow, Row
-from llmft.data.shapes import apply_row
+from llmft.data.row_function import apply_row
 from llmft.data.source import kind_of, read, scan_stream
 from llmft.errors import ConfigError, DataError
 from llmft.runs import durable

@@ -24,6 +24,7 @@ from llmft.evaluate import conclude, raise_unmet, read_baseline
 from llmft.fit import Work, fit
 from llmft.hardware.memory import peak_bytes
 from llmft.models.export import export
+from llmft.models.head import class_of
 from llmft.reports.card import write_card
 from llmft.reports.console import logged, say, show_plan
 from llmft.reports.diagnosis import DataCounts
@@ -184,7 +185,9 @@ def finish(
     )
     results = conclude(path, run, results, after, before, counts, work.plan.to_json(), next_commands(path))
     rows, versions = f"{len(work.corpus.train.rows)} rows", environment()["packages"]
-    write_card(path, results, to_values(run), versions, rows, learner.pretrained.loader)
+    pretrained = learner.pretrained
+    loader = class_of(pretrained.model.config, pretrained.family, pretrained.head).__name__
+    write_card(path, results, to_values(run), versions, rows, loader)
     raise_unmet(results)
 
 

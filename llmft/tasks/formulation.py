@@ -17,7 +17,8 @@ from llmft.data.example import Example, Prediction
 from llmft.data.row import Row
 from llmft.metrics.score import Score
 from llmft.models.forward import PathCheck
-from llmft.models.load import Head, Pretrained
+from llmft.models.head import Head
+from llmft.models.load import Pretrained
 from llmft.tasks.bound import BoundTask
 
 

@@ -6,13 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from llmft.config.schema import TrainRun
-from llmft.data.example import TextExample, TextPrediction
-from llmft.metrics.score import Score
+from llmft.config.schema import Formulation, Task, TrainRun
+from llmft.data.example import (
+    DocumentExample,
+    DocumentPrediction,
+    LabelExample,
+    LabelPrediction,
+    SpanExample,
+    SpanPrediction,
+    TextExample,
+    TextPrediction,
+)
 from llmft.reports import results
 from llmft.reports.record import Record, read
 from llmft.runs.provenance import environment
 from llmft.runs.status import STATES, Status
+from llmft.tasks.bound import bind_task
 from llmft.tasks.scoring import scored
 from llmft.training.memory import Plan
 
@@ -80,12 +89,17 @@ def test_rows_of_metrics(tmp_path):
 
 
 def test_rows_of_predictions():
-    class Task:
-        def score(self, predictions, examples):
-            return [Score("rougeL", 100.0, 1, "s", per_example=(100.0,))]
-
-    rows = scored(Task(), [TextExample("1", "source", ("target",), "f:1")], [TextPrediction("1", "target", "stop")]).rows
-    assert set(TABLES["predictions/SPLIT.jsonl"]) == set(rows[0])
+    found = set()
+    for formulation, example, prediction in (
+        (Formulation.text_to_text, TextExample("1", "source", ("t",), "f:1", "context"), TextPrediction("1", "t", "stop")),
+        (Formulation.span, SpanExample("1", "q", "a t", ("t",), (2,), "f:1"), SpanPrediction("1", "t", 2, 3, 1.0, 0.0)),
+        (Formulation.label, LabelExample("1", "s", None, ("t",), "f:1"), LabelPrediction("1", ("t",), {"t": 1.0})),
+        (Formulation.language_model, DocumentExample("1", "s", "f:1"), DocumentPrediction("1", 1.0, 2, 3)),
+    ):
+        task = Task(formulation=formulation, context="{c}" if formulation is Formulation.span else None)
+        bound = bind_task(task, [])
+        found |= set(scored(bound.formulation(task, bound, 0), [example], [prediction]).rows[0])
+    assert set(TABLES["predictions/SPLIT.jsonl"]) == found
 
 
 def test_every_file_of_the_overview_that_has_fields_is_described():

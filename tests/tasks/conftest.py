@@ -1,4 +1,4 @@
-"""A task with a tiny model, as `open_training` makes it."""
+"""Formulations, and learners with a tiny model as `open_training` makes them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,21 +7,49 @@ from typing import Any
 import pytest
 import torch
 
-from llmft.config.schema import Generation, Task
-from llmft.models.load import load_pretrained
+from llmft.config import names
+from llmft.config.bind import bind
+from llmft.config.schema import Formulation, Generation, Task
+from llmft.models.load import load_family, load_pretrained
 from llmft.tasks.bound import bind_task
+from llmft.tasks.formulation import Learner
+from llmft.tasks.open import head_of
 from llmft.tasks.text_to_text import TextToText
 
 
 @pytest.fixture
-def open_text(tiny: Path) -> Callable[..., TextToText]:
-    """Make a text_to_text task on a tiny model; further arguments are settings of the task."""
+def formulate() -> Callable[..., TextToText]:
+    """Make a formulation; arguments are settings of the task."""
 
-    def make(name: str = "llama", max_new_tokens: int = 8, **settings: Any) -> TextToText:
-        pretrained = load_pretrained(tiny / name, torch.float32, torch.device("cpu"))
-        pretrained.model.eval()
+    def make(**settings: Any) -> Any:
         task = Task(**settings)
-        generation = Generation(max_new_tokens=max_new_tokens, batch_size=3)
-        return TextToText(task, bind_task(task, []), pretrained, generation, torch.float32, 42)
+        bound = bind_task(task, [])
+        return bound.formulation(task, bound, 42)
+
+    return make
+
+
+@pytest.fixture
+def open_learner(tiny: Path) -> Callable[..., Learner]:
+    """Make a learner on a tiny model; further arguments are settings of the task."""
+
+    def make(name: str = "llama", max_new_tokens: int = 8, num_beams: int = 1, **settings: Any) -> Any:
+        task = Task(**settings)
+        learner = bind(names.LEARNERS[task.formulation.value][load_family(tiny / name).value], {}, [], "test")
+        pretrained = load_pretrained(tiny / name, torch.float32, torch.device("cpu"), **head_of(learner, task))
+        pretrained.model.eval()
+        generation = Generation(max_new_tokens=max_new_tokens, num_beams=num_beams, batch_size=3)
+        bound = bind_task(task, [])
+        return learner(bound.formulation(task, bound, 42), pretrained, generation, torch.float32)
+
+    return make
+
+
+@pytest.fixture
+def open_text(open_learner: Callable[..., Learner]) -> Callable[..., Learner]:
+    """Make a text_to_text learner on a tiny decoder; further arguments are settings of the task."""
+
+    def make(name: str = "llama", **settings: Any) -> Learner:
+        return open_learner(name, formulation=Formulation.text_to_text, **settings)
 
     return make

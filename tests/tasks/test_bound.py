@@ -4,10 +4,11 @@ import pytest
 
 from llmft.config.schema import Task
 from llmft.data.row import Row
-from llmft.errors import ConfigError, DataError
+from llmft.data.row_function import apply_row
+from llmft.errors import ConfigError
 from llmft.metrics.rouge import rouge
 from llmft.tasks.baselines import lead_1
-from llmft.tasks.bound import BoundMetric, apply_row, bind_task
+from llmft.tasks.bound import BoundMetric, bind_task, measure
 from llmft.tasks.text_to_text import TextToText
 
 OWN = """
@@ -72,22 +73,33 @@ def test_an_option_of_the_wrong_kind(monkeypatch):
         bind_task(Task(metrics={"rouge": {"share": "much"}}), [])
 
 
-def test_a_row_function_that_fails_names_the_row():
-    def picky(row):
-        return {"a": row["b"]}
-
-    with pytest.raises(DataError, match=r"^f:7: task\.row raised KeyError: 'b', at .*test_bound\.py:\d+\. Fix the function"):
-        list(apply_row([Row({"a": "x"}, "f:7")], picky))
-
-
 def test_a_metric_of_ones_own_that_fails():
-    metric = BoundMetric("mine", lambda predictions, references: 1 / 0, {})
+    metric = BoundMetric("mine", lambda predictions, references: 1 / 0, {}, ())
     with pytest.raises(
         ConfigError, match=r"^task\.metrics\.mine raised ZeroDivisionError: division by zero, at .*test_bound\.py:\d+\. "
     ):
-        metric.measure(["a"], [["a"]])
-    metric = BoundMetric("mine", lambda predictions, references: 0.5, {})
+        metric.measure(["a"], [["a"]], {})
+    metric = BoundMetric("mine", lambda predictions, references: 0.5, {}, ())
     with pytest.raises(
         ConfigError, match=r"^task\.metrics\.mine returned 0\.5; expected a list of llmft\.metrics\.score\.Score"
     ):
-        metric.measure(["a"], [["a"]])
+        metric.measure(["a"], [["a"]], {})
+
+
+def test_a_metric_gets_what_it_asks_for_by_name():
+    seen = {}
+
+    def mine(predictions, references, *, sources=None, language="?", labels=None):
+        seen.update(sources=sources, language=language, labels=labels)
+        return []
+
+    metric = BoundMetric("mine", mine, {}, ("sources", "language", "labels"))
+    assert measure([metric], ["a"], [["a"]], 0, sources=["s"], language=None, finish_reasons=["stop"]) == []
+    assert seen == {"sources": ["s"], "language": None, "labels": None}
+
+
+def test_what_the_task_gives_is_no_option():
+    with pytest.raises(
+        ConfigError, match=r"^task\.metrics\.bleu\.language: a metric gets language from the task\. Leave it out\."
+    ):
+        bind_task(Task(metrics={"bleu": {"language": "de"}}), [])

@@ -3,11 +3,13 @@
 import pytest
 import torch
 
+from llmft.config import names
 from llmft.config.schema import (
     Adapter,
     AdapterKind,
     Dtype,
     EvalRun,
+    Formulation,
     Generation,
     Hardware,
     Model,
@@ -18,9 +20,9 @@ from llmft.config.schema import (
 from llmft.data.example import TextExample
 from llmft.errors import ConfigError
 from llmft.models.export import export
-from llmft.models.generate import generation_config
+from llmft.models.family import Family
 from llmft.tasks.bound import bind_task
-from llmft.tasks.open import check_family, open_task, open_training
+from llmft.tasks.open import EXAMPLES, INSTEAD, choose_learner, open_task, open_training
 
 LORA = Adapter(name=AdapterKind.lora, r=2)
 
@@ -73,21 +75,49 @@ def test_gradient_checkpointing_changes_memory_and_not_the_gradients(tiny):
             if "lora_B" in name:
                 torch.nn.init.normal_(weight, generator=torch.Generator().manual_seed(0))
         task.fast = True
-        documents = [task.encode(each) for each in examples(4)]
+        documents = [document for each in examples(4) for document in task.encode(each)]
         task.loss(documents).backward()
         found.append([weight.grad for _, weight in task.pretrained.trained])
     for one, two in zip(*found, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize(("name", "family"), [("bert", "encoder"), ("t5", "encoder-decoder"), ("marian", "encoder-decoder")])
-def test_other_families_are_refused_before_their_weights_are_loaded(tiny, tmp_path, name, family):
+@pytest.mark.parametrize(
+    ("name", "formulation", "why"),
+    [
+        (
+            "bert",
+            "text_to_text",
+            "bert is an encoder, and task=t (text_to_text) does not go with it: an encoder reads and does not write. ",
+        ),
+        (
+            "gpt2",
+            "span",
+            "gpt2 is a decoder, and task=t (span) does not go with it: a decoder does not see what follows a word; it answers by task=question_answering. ",
+        ),
+        (
+            "t5",
+            "span",
+            "t5 is an encoder-decoder, and task=t (span) does not go with it: an encoder-decoder writes its answers by task=question_answering. ",
+        ),
+        ("marian", "language_model", "marian is an encoder-decoder, and task=t (language_model) does not go with it: "),
+    ],
+)
+def test_senseless_pairs_are_refused_before_weights_are_loaded(tiny, tmp_path, name, formulation, why):
     (tmp_path / name).mkdir()
     (tmp_path / name / "config.json").write_bytes((tiny / name / "config.json").read_bytes())
     with pytest.raises(ConfigError) as error:
-        check_family(tmp_path / name, "text_to_text")
-    assert str(error.value).startswith(f"model.name: {name} is an {family}; text_to_text trains decoders so far ")
-    check_family(tiny / "gpt2", "text_to_text")
+        choose_learner(tmp_path / name, Task(name="t", formulation=Formulation(formulation)))
+    assert str(error.value).startswith(f"model.name: {why}")
+    assert "Or use another model: model=" in str(error.value)
+
+
+def test_every_pair_is_either_bound_or_refused_for_a_reason():
+    pairs = {(formulation, family) for formulation in names.FORMULATIONS for family in Family}
+    bound = {(formulation, Family(family)) for formulation, learners in names.LEARNERS.items() for family in learners}
+    assert bound | set(INSTEAD) == pairs
+    assert not bound & set(INSTEAD)
+    assert set(EXAMPLES) == set(Family)
 
 
 def test_a_run_is_opened_from_its_final_model(tiny, tmp_path):
@@ -99,10 +129,10 @@ def test_a_run_is_opened_from_its_final_model(tiny, tmp_path):
     with pytest.raises(ConfigError, match="the run has no model yet"):
         open_task(run, tmp_path)
     for merge in (False, True):
-        export(task.pretrained, tmp_path / "model", generation_config(run.generation, [2], 2), {}, merge)
+        export(task.pretrained, tmp_path / "model", task.generation_config(), {}, merge)
         again = open_task(run, tmp_path)
         assert not again.pretrained.model.training
-        documents = [task.encode(each) for each in examples(3)]
+        documents = [document for each in examples(3) for document in task.encode(each)]
         with torch.no_grad():
             expected, plain = task.loss(documents), open_task(run, None).loss(documents)
             torch.testing.assert_close(again.loss(documents), expected, rtol=1e-5, atol=0)

@@ -1,8 +1,6 @@
 """Rows to token caches and the plan: what is counted, what is left out, when caches are made anew."""
 
-import importlib
 import json
-import os
 from dataclasses import replace
 
 import numpy as np
@@ -11,9 +9,9 @@ import pytest
 from llmft.config.schema import Data, Fast, Task, Training, TrainRun
 from llmft.data.dataset import open_splits
 from llmft.data.order import Order
-from llmft.errors import ConfigError, DataError
+from llmft.errors import DataError
 from llmft.tasks import prepare
-from llmft.tasks.prepare import check_path, encode_split, make_plan, prepare_corpus, source_of
+from llmft.tasks.prepare import check_path, encode_split, make_plan, prepare_corpus
 
 
 @pytest.fixture
@@ -23,7 +21,7 @@ def make_source(tmp_path):
     def make(pairs):
         path = tmp_path / f"{len(list(tmp_path.iterdir()))}.jsonl"
         path.write_text("".join(json.dumps({"source": source, "target": target}) + "\n" for source, target in pairs))
-        return open_splits(Data(train=[str(path)], holdout=0.0), None)["train"]
+        return open_splits(Data(train=[str(path)], holdout=0.0), None, None)["train"]
 
     return make
 
@@ -45,7 +43,7 @@ def test_targets_that_are_too_long_are_left_out_and_counted(open_text, source):
     found = encode_split(task, source)
     assert (len(found.cache), found.rows.tolist(), found.left_out) == (4, [0, 1, 3], 1)
     assert [item.id for item in found.documents([2, 0])] == ["3", "0"]
-    expected = task.encode(next(iter(task.examples(source))))
+    [expected] = task.encode(next(iter(task.formulation.examples(source))))
     assert np.array_equal(found.documents([0])[0].ids, expected.ids)
 
 
@@ -103,15 +101,3 @@ def test_the_fast_path_can_be_switched_off(open_text, source):
     off = check_path(replace(run, training=Training(fast=Fast.off)), task, corpus)
     assert (off.fast, off.reason) == (False, "training.fast=off")
     assert prepare.CHECKED_ROWS >= 2  # one document alone cannot show whether documents see each other
-
-
-def test_a_helper_beside_the_row_function_counts_too(tmp_path, monkeypatch):
-    (tmp_path / "rows_of_mine.py").write_text(
-        "def tidy(text): return text\ndef row(fields): return tidy(fields)\ndef other(fields): return fields\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    rows_of_mine = importlib.import_module("rows_of_mine")
-    assert "def tidy" in source_of(rows_of_mine.row)
-    assert source_of(rows_of_mine.row) != source_of(rows_of_mine.other)
-    with pytest.raises(ConfigError, match=r"no Python source\. Name a function written in Python"):
-        source_of(os.system)

@@ -76,14 +76,18 @@ def test_score_examples_writes_what_it_scored(task, examples, tmp_path, monkeypa
 def test_lead_1_is_the_first_sentence_held_to_the_models_length(task, examples):
     assert [lead_1(each) for each in examples[:3]] == ["A red fox.", "The dog sleeps.", "One two three four five Then more."]
     assert lead_1(TextExample("0", "", (), "f:1")) == ""
-    found = baseline_metrics(task, examples)
-    expected = scored(task, examples, [TextPrediction(each.id, task.limited(lead_1(each)), "stop") for each in examples])
+    found = baseline_metrics(task.formulation, examples, ())
+    expected = scored(
+        task.formulation, examples, [TextPrediction(each.id, task.limited(lead_1(each)), "stop") for each in examples]
+    )
     assert found == {"lead-1": expected.metrics}
     assert 0 < found["lead-1"]["rouge1"].value < 100
 
 
 def made(task, texts, examples):
-    return scored(task, examples, [TextPrediction(each.id, text, "stop") for each, text in zip(examples, texts, strict=True)])
+    return scored(
+        task.formulation, examples, [TextPrediction(each.id, text, "stop") for each, text in zip(examples, texts, strict=True)]
+    )
 
 
 def test_differences_are_paired_by_example(task, examples):

@@ -17,7 +17,8 @@ from llmft.errors import ConfigError, DataError
 from llmft.hardware.precision import autocast
 from llmft.models.forward import PathCheck, check_fast_path, plain_loss, ragged_loss
 from llmft.models.generate import generate, generation_config
-from llmft.models.load import Head, Pretrained
+from llmft.models.head import Head
+from llmft.models.load import Pretrained
 from llmft.tasks.learn.source import fit_source
 from llmft.tasks.text_to_text import TextToText
 

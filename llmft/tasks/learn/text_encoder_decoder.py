@@ -18,8 +18,9 @@ from llmft.errors import ConfigError
 from llmft.hardware.precision import autocast
 from llmft.models.forward import PathCheck
 from llmft.models.generate import generate, generation_config
+from llmft.models.head import Head
 from llmft.models.languages import set_languages
-from llmft.models.load import Head, Pretrained
+from llmft.models.load import Pretrained
 from llmft.models.padded import pair_loss
 from llmft.tasks.learn.source import fit_source
 from llmft.tasks.text_to_text import TextToText
