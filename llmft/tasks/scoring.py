@@ -79,7 +79,7 @@ def scored(formulation: Formulation, examples: Sequence[Example], predictions: S
             **({"context": context} if (context := getattr(example, "context", None)) is not None else {}),
             **formulation.to_row(prediction),
             "references": list(example.targets),
-            "scores": {name: score.per_example[number] for name, score in scores.items() if score.per_example},
+            "scores": {score.row_name: score.per_example[number] for score in scores.values() if score.per_example},
         }
         for number, (example, prediction) in enumerate(zip(examples, predictions, strict=True))
     ]
@@ -105,5 +105,8 @@ def differences(before: Scored | None, after: Scored, seed: int) -> dict[str, Di
     return {
         name: Difference(**asdict(paired(before.scores[name], score, seed)))
         for name, score in after.scores.items()
-        if (score.of_sample or score.per_example) and math.isfinite(score.value) and math.isfinite(before.scores[name].value)
+        if (score.of_sample or score.per_example)
+        and name in before.scores
+        and math.isfinite(score.value)
+        and math.isfinite(before.scores[name].value)
     }
