@@ -1,10 +1,11 @@
-"""Write tiny random models of every architecture that conf/model names, as ordinary folders: for tests and for trying things.
+"""Write tiny random models of the architectures that conf/model names, as ordinary folders: for tests and for trying things.
 
     python scripts/make_tiny_models.py FOLDER [NAME ...]
 
 Each has its family's class, a tokenizer of that family's kind trained on a few sentences, and two layers 32 wide.
 """
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,15 +26,24 @@ from transformers import (
     M2M100ForConditionalGeneration,
     MarianConfig,
     MarianMTModel,
+    MBart50Tokenizer,
     MBartConfig,
     MBartForConditionalGeneration,
+    MBartTokenizer,
+    NllbTokenizer,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
     Qwen3Config,
     Qwen3ForCausalLM,
+    RobertaConfig,
+    RobertaForMaskedLM,
     T5Config,
     T5ForConditionalGeneration,
+    T5Tokenizer,
 )
+from transformers.models.mbart.tokenization_mbart import FAIRSEQ_LANGUAGE_CODES as CODES_25
+from transformers.models.mbart50.tokenization_mbart50 import FAIRSEQ_LANGUAGE_CODES as CODES_50
 
 TEXT = [
     "The quick brown fox jumps over the lazy dog while the cat sleeps in the sun.",
@@ -69,17 +79,31 @@ def byte_tokenizer(special: list[str], **roles: str) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **roles)
 
 
-def sentence_tokenizer(special: list[str], ending: str, **roles: str) -> PreTrainedTokenizerFast:
-    """Unigram over words marked by their leading space, as sentencepiece writes for T5 and Marian; `ending` closes a text."""
+def pieces(special: list[str]) -> list[tuple[str, float]]:
+    """A vocabulary as sentencepiece makes it (unigram): words marked by their leading space, each with its log-probability."""
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.decoder = decoders.Metaspace()
     alphabet = sorted({letter for text in TEXT for letter in text} | set("abcdefghijklmnopqrstuvwxyz"))
     trainer = trainers.UnigramTrainer(vocab_size=400, special_tokens=special, unk_token="<unk>", initial_alphabet=alphabet)
     tokenizer.train_from_iterator(TEXT, trainer)
+    return [(piece, score) for piece, score in json.loads(tokenizer.to_str())["model"]["vocab"]]
+
+
+def sentence_tokenizer(special: list[str], ending: str, **roles: str) -> PreTrainedTokenizerFast:
+    """A tokenizer over such a vocabulary, as a plain file; `ending` closes a text."""
+    vocabulary = pieces(special)
+    tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=special.index("<unk>")))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
     ids = [(token, tokenizer.token_to_id(token)) for token in (ending,)]
+    tokenizer.add_special_tokens(special)
     tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {ending}", special_tokens=ids)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **roles)
+
+
+def multilingual(codes: list[str]) -> list[tuple[str, float]]:
+    """The vocabulary of mBART: pieces, then languages, then the mask."""
+    return [*pieces(["<s>", "<pad>", "</s>", "<unk>"]), *((code, 0.0) for code in [*codes, "<mask>"])]
 
 
 def word_tokenizer() -> PreTrainedTokenizerFast:
@@ -98,7 +122,7 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **roles)
 
 
-Made = tuple[PreTrainedModel, PreTrainedTokenizerFast]
+Made = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
 
 def llama() -> Made:
@@ -145,46 +169,79 @@ def bert() -> Made:
     return BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=512, **SMALL)), tokenizer
 
 
+def roberta() -> Made:
+    """An encoder whose positions begin behind the pad token's, with one token type."""
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    roles = {"cls_token": "<s>", "sep_token": "</s>", "mask_token": "<mask>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    tokenizer = byte_tokenizer(special, bos_token="<s>", eos_token="</s>", **roles)
+    tokenizer.backend_tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    config = RobertaConfig(vocab_size=len(tokenizer), max_position_embeddings=514, type_vocab_size=1, **SMALL)
+    return RobertaForMaskedLM(config), tokenizer
+
+
 def t5() -> Made:
-    """An encoder-decoder with relative positions."""
-    tokenizer = sentence_tokenizer(["<pad>", "</s>", "<unk>"], "</s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+    """An encoder-decoder with relative positions, told what to do by a prefix."""
+    tokenizer = T5Tokenizer(vocab=pieces(["<pad>", "</s>", "<unk>"]), extra_ids=0)
     config = T5Config(vocab_size=len(tokenizer), d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4)
     config.decoder_start_token_id = 0
+    prefixes = {"summarization": "summarize: ", "translation_en_to_de": "translate English to German: "}
+    config.task_specific_params = {task: {"prefix": prefix, "num_beams": 4} for task, prefix in prefixes.items()}
     return T5ForConditionalGeneration(config), tokenizer
 
 
 def bart() -> Made:
-    """An encoder-decoder with learnt positions and byte-level BPE."""
+    """An encoder-decoder with learnt positions and byte-level BPE, whose folder brings settings of its own along."""
     special = ["<s>", "<pad>", "</s>", "<unk>"]
     tokenizer = byte_tokenizer(special, bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
-    return BartForConditionalGeneration(BartConfig(vocab_size=len(tokenizer), **PAIRED)), tokenizer
+    tokenizer.backend_tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    model = BartForConditionalGeneration(BartConfig(vocab_size=len(tokenizer), **PAIRED))
+    model.generation_config.update(
+        forced_bos_token_id=0,
+        num_beams=4,
+        early_stopping=True,
+        no_repeat_ngram_size=3,
+        length_penalty=2.0,
+        min_length=6,
+        max_length=9,
+    )
+    return model, tokenizer
 
 
 def marian() -> Made:
-    """The translation model behind opus-mt: sinusoidal positions, decoding starts with the pad token."""
+    """The translation model behind opus-mt: sinusoidal positions, decoding starts with the pad token and never writes it."""
     tokenizer = sentence_tokenizer(["</s>", "<unk>", "<pad>"], "</s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
-    config = MarianConfig(
-        vocab_size=len(tokenizer), pad_token_id=2, eos_token_id=0, decoder_start_token_id=2, forced_eos_token_id=0, **PAIRED
-    )
-    return MarianMTModel(config), tokenizer
+    ends: dict[str, Any] = {"pad_token_id": 2, "eos_token_id": 0, "decoder_start_token_id": 2, "forced_eos_token_id": 0}
+    model = MarianMTModel(MarianConfig(vocab_size=len(tokenizer), scale_embedding=True, **ends, **PAIRED))
+    model.generation_config.update(bad_words_ids=[[2]], num_beams=4, max_length=512)
+    return model, tokenizer
 
 
 def mbart() -> Made:
-    """A multilingual encoder-decoder whose target language is the first token it writes."""
-    special = ["<s>", "<pad>", "</s>", "<unk>", "en_XX", "de_DE"]
-    tokenizer = sentence_tokenizer(special, "</s>", bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
-    return MBartForConditionalGeneration(MBartConfig(vocab_size=len(tokenizer), **PAIRED)), tokenizer
+    """mBART-50: the target's language is the first token it writes."""
+    tokenizer = MBart50Tokenizer(vocab=multilingual(CODES_50))
+    config = MBartConfig(vocab_size=len(tokenizer), decoder_start_token_id=2, scale_embedding=True, **PAIRED)
+    return MBartForConditionalGeneration(config), tokenizer
+
+
+def mbart25() -> Made:
+    """mBART: the target's language is the token that it starts from."""
+    tokenizer = MBartTokenizer(vocab=multilingual(CODES_25))
+    return MBartForConditionalGeneration(MBartConfig(vocab_size=len(tokenizer), scale_embedding=True, **PAIRED)), tokenizer
 
 
 def m2m100() -> Made:
-    """The class of NLLB."""
-    special = ["<s>", "<pad>", "</s>", "<unk>", "eng_Latn", "deu_Latn"]
-    tokenizer = sentence_tokenizer(special, "</s>", bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
-    return M2M100ForConditionalGeneration(M2M100Config(vocab_size=len(tokenizer), **PAIRED)), tokenizer
+    """NLLB: the class of M2M100, languages named by script."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.train_from_iterator(TEXT, trainers.BpeTrainer(vocab_size=200, special_tokens=["<s>", "<pad>", "</s>", "<unk>"]))
+    learnt = json.loads(tokenizer.to_str())["model"]
+    nllb = NllbTokenizer(vocab=learnt["vocab"], merges=[tuple(pair) for pair in learnt["merges"]])  # type: ignore[misc]
+    config = M2M100Config(vocab_size=len(nllb), decoder_start_token_id=2, scale_embedding=True, **PAIRED)
+    return M2M100ForConditionalGeneration(config), nllb
 
 
 MODELS: dict[str, Callable[[], Made]] = {
-    make.__name__: make for make in (llama, qwen3, gpt2, bert, t5, bart, marian, mbart, m2m100)
+    make.__name__: make for make in (llama, qwen3, gpt2, bert, roberta, t5, bart, marian, mbart, mbart25, m2m100)
 }
 
 

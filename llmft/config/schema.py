@@ -204,9 +204,9 @@ class Model:
     dtype: Dtype = Dtype.auto
     """Number format of the weights in memory."""
     package: str | None = None
-    """Installed Python package that carries the weights as a GGUF file; looked at before the hub, unless `revision` is set."""
+    """Installed Python package that carries the weights; looked at before the hub, unless `revision` is set."""
     package_file: str | None = None
-    """The GGUF file's name inside `package`; it is the last part of `name`, its quantisation behind it."""
+    """Name of the GGUF file or folder inside `package`. A file is named as the last part of `name`, its quantisation behind it."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: about a third slower, much less memory."""
 
@@ -309,6 +309,8 @@ class Generation:
     """Above 1: tokens already written become less probable (Keskar et al. 2019, arXiv:1909.05858)."""
     no_repeat_ngram_size: int = 0
     """No n-gram of this size is written twice; 0: no limit."""
+    length_penalty: float = 1.0
+    """In beam search a text's log-probability is divided by its length to this power: above 1 favours long texts."""
     batch_size: int = 16
     """Prompts decoded side by side. Does not change the result, to rounding."""
 

