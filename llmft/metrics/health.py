@@ -10,7 +10,7 @@ from llmft.metrics.words import split_words
 
 REPEATED_WORDS = 4
 COPIED_WORDS = 5
-"""Shorter predictions stand in their source by chance."""
+"""Shorter predictions stand in their source by chance; words as split_words counts them."""
 
 
 def health(
@@ -110,5 +110,6 @@ def repeats_itself(text: str) -> bool:
 
 def is_copied(text: str, source: str) -> bool:
     """Whether the whole text stands in its source, apart from spaces, case and the last full stop."""
-    words = text.lower().rstrip(" .\n").split()
-    return len(words) >= COPIED_WORDS and " ".join(words) in " ".join(source.lower().split())
+    if len(split_words(text)) < COPIED_WORDS:
+        return False
+    return " ".join(text.lower().rstrip(" .。\n").split()) in " ".join(source.lower().split())

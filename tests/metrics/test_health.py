@@ -1,12 +1,14 @@
 """Texts that are empty, cut, copied, repetitive or all alike, counted by hand."""
 
+# ruff: noqa: RUF001 (letters and marks of other scripts are what is tested)
+
 import math
 
 import numpy as np
 import pytest
 
 from llmft.errors import DataError
-from llmft.metrics.health import health
+from llmft.metrics.health import health, is_copied
 from llmft.metrics.intervals import with_interval
 
 SOURCES = ["the quick brown fox jumps over the dog", "one", "two", "three"]
@@ -26,6 +28,21 @@ def test_shares():
     usual = {name: scores[name].parts.get("references") for name in shares}
     assert usual == {"empty": 0, "cut": None, "copied": 0, "repeated4": 25}  # the first reference of each row
     assert not any(scores[name].higher_is_better for name in shares)
+
+
+@pytest.mark.parametrize(
+    ("text", "source", "copied"),
+    [
+        ("The quick  brown fox JUMPS.", "Then the quick brown fox jumps over it.", True),
+        ("the quick brown fox", "the quick brown fox", False),  # four words
+        ("the quick brown fox leaps", "the quick brown fox jumps", False),
+        ("今天天气很好。", "他说今天天气很好，我们去。", True),
+        ("今天天气不好。", "他说今天天气很好，我们去。", False),
+        ("", "anything", False),
+    ],
+)
+def test_copies(text, source, copied):
+    assert is_copied(text, source) is copied
 
 
 def test_distinct():
