@@ -123,7 +123,11 @@ def test_settings_that_are_refused(span):
 
 def test_predictions_files(span):
     task = span()
-    for known in (SpanPrediction("a", "fox", 16, 19, 3.25, -1.5), SpanPrediction("b", "fox"), SpanPrediction("c", "", 0, 0, 1.0, 2.0)):
+    for known in (
+        SpanPrediction("a", "fox", 16, 19, 3.25, -1.5),
+        SpanPrediction("b", "fox"),
+        SpanPrediction("c", "", 0, 0, 1.0, 2.0),
+    ):
         assert task.from_row(known.id, task.to_row(known), "p:1") == known
     assert task.to_row(SpanPrediction("b", "fox")) == {"prediction": "fox"}
     assert task.from_row("a", {"prediction": "fox", "score": 3}, "p:1").score == 3
@@ -152,7 +156,11 @@ def test_scores(span):
     """By hand: "the quick fox" without its article has 2 words, "quick brown fox" 3, 2 in common: F1 is 4/5."""
     task = span(metrics={"squad": {}}, no_answer=True)
     asked = examples(("quick brown fox", "dog"), (), ())
-    predicted = [SpanPrediction("0", "the quick fox", 0, 0, 0, -3.0), SpanPrediction("1", "", 0, 0, 0, 2.0), SpanPrediction("2", "fox", 0, 0, 0, -1.0)]
+    predicted = [
+        SpanPrediction("0", "the quick fox", 0, 0, 0, -3.0),
+        SpanPrediction("1", "", 0, 0, 0, 2.0),
+        SpanPrediction("2", "fox", 0, 0, 0, -1.0),
+    ]
     scores = {score.name: score for score in task.score(predicted, asked)}
     assert scores["exact_match"].value == pytest.approx(100 / 3)
     assert scores["f1"].value == pytest.approx(100 * (0.8 + 1 + 0) / 3)
