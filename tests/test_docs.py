@@ -25,7 +25,7 @@ import pytest
 from llmft import fit
 from llmft.cli.help import EXITS
 from llmft.cli.main import main
-from llmft.data import demo
+from llmft.data.builtin import summaries
 from llmft.errors import Stopped
 from llmft.reports.console import Progress
 from llmft.runs import signals
@@ -161,7 +161,7 @@ def test_no_command_escapes(page):
 
 @pytest.mark.parametrize("page", [page for page, least in PAGES.items() if least])
 def test_commands(page, tiny, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(demo, "standard_library", cache(demo.standard_library))  # seconds, for each of a dozen commands
+    monkeypatch.setattr(summaries, "standard_library", cache(summaries.standard_library))  # seconds, for every command
     (tmp_path / "scripts").symlink_to(ROOT / "scripts")
     if page == "README.md":
         (tmp_path / "tiny").symlink_to(tiny)

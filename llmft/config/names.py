@@ -67,7 +67,7 @@ SCHEDULES = {
 }
 
 DATASETS = {
-    "standard_library": "llmft.data.demo.standard_library",
+    "standard_library": "llmft.data.builtin.summaries.standard_library",
     "library_questions": "llmft.data.builtin.questions.library_questions",
     "library_text": "llmft.data.builtin.text.library_text",
     "library_instructions": "llmft.data.builtin.instructions.library_instructions",

@@ -56,7 +56,8 @@ class RowSource:
             yield row
         if taken == 0:
             raise DataError(
-                f"{self.description}: no rows for {self.split}; expected at least one. Name task.data.{self.split}, or give more rows"
+                f"{self.description}: no rows for {self.split}; expected at least one. "
+                f"Name task.data.{self.split}, or give more rows"
                 f"{'' if self._bands is None else f' or a larger task.data.holdout than {self._bands.share:g}'}"
                 f"{'' if self._row is None else ', or let task.row keep some'}."
             )

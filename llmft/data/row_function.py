@@ -35,7 +35,8 @@ def apply_row(rows: Iterable[Row], function: RowFunction | None) -> Iterator[Row
         several = [] if made is None else made if isinstance(made, list) else [made]
         if not all(isinstance(fields, dict) for fields in several):
             raise DataError(
-                f"{row.where}: task.row returned {shortened(made)}; expected a dict, a list of dicts, or None. Fix the function."
+                f"{row.where}: task.row returned {shortened(made)}; expected a dict, a list of dicts, or None. "
+                "Fix the function."
             )
         for number, fields in enumerate(several, start=1):
             yield Row(fields, row.where if len(several) == 1 else f"{row.where}, {name_of(fields, number)}")

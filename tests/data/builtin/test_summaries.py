@@ -8,7 +8,9 @@ import sys
 import pytest
 
 from llmft.data.audit import audit
-from llmft.data.demo import docstrings, is_prose, is_sentence, split_of, standard_library, summarized
+from llmft.data.builtin.docstrings import docstrings, split_of
+from llmft.data.builtin.prose import is_prose, is_sentence
+from llmft.data.builtin.summaries import standard_library, summarized
 from llmft.data.example import TextExample
 
 
@@ -70,7 +72,7 @@ def test_splits_share_no_text(splits):
 
 
 def test_same_in_another_process(splits):
-    program = "from llmft.data.demo import standard_library as s; print([[r.fields['id'] for r in v] for v in s().values()])"
+    program = "from llmft.data.builtin.summaries import standard_library as s; print([[r.fields['id'] for r in v] for v in s().values()])"
     out = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "7"}
     )
@@ -79,7 +81,8 @@ def test_same_in_another_process(splits):
 
 def test_docstrings():
     code = '"""M."""\nclass C:\n    """C."""\n    def f(self):\n        if 1:\n            def g():\n                """G."""\ndef h(): pass\n'
-    assert list(docstrings(ast.parse(code), "m")) == [("m", 1, "M."), ("m.C", 3, "C."), ("m.C.f.g", 7, "G.")]
+    found = [(name, node.body[0].lineno, text) for name, node, text in docstrings(ast.parse(code), "m")]
+    assert found == [("m", 1, "M."), ("m.C", 3, "C."), ("m.C.f.g", 7, "G.")]
 
 
 def test_private_twins_fall_together():
