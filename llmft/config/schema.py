@@ -116,7 +116,7 @@ class Data:
     rows_under: str | None = None
     """Key under which a JSON file keeps its list of rows; null: the file is a list, or has just one list."""
     columns: list[str] = field(default_factory=list)
-    """Names of the columns of CSV and TSV files without a header line; empty: the first line has them."""
+    """Names of the columns of CSV and TSV files without a header line, and of txt files that hold such a table; empty: the first line has them."""
     text_by: TextBy = TextBy.line
     """What one row of a plain text file is, in the column `text`."""
     holdout: float = 0.05
