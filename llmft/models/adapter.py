@@ -1,51 +1,82 @@
 """LoRA adapters, in PEFT's configuration and file format."""
 
 import json
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+import torch
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model, load_peft_weights, set_peft_model_state_dict
+from peft.utils import ModulesToSaveWrapper
 from safetensors import SafetensorError
+from transformers import PreTrainedModel
 
 from llmft.config.explain import suggest
 from llmft.config.schema import Adapter
 from llmft.errors import ConfigError, ModelError
 from llmft.models.family import Family
+from llmft.models.head import FRESH, Head, head_modules
 from llmft.models.load import Pretrained
 
 TASK_TYPES = {
-    Family.decoder: TaskType.CAUSAL_LM,
-    Family.encoder_decoder: TaskType.SEQ_2_SEQ_LM,
-    Family.encoder: TaskType.FEATURE_EXTRACTION,
+    Head.text: {Family.decoder: TaskType.CAUSAL_LM, Family.encoder_decoder: TaskType.SEQ_2_SEQ_LM},
+    Head.masked: {Family.encoder: TaskType.FEATURE_EXTRACTION},
+    Head.span: dict.fromkeys(Family, TaskType.QUESTION_ANS),
+    Head.label: dict.fromkeys(Family, TaskType.SEQ_CLS),
 }
 
 
 def add_adapter(pretrained: Pretrained, adapter: Adapter) -> None:
     """Freeze the model and put trainable low-rank updates W + (alpha/r) BA beside its linear layers (arXiv:2106.09685).
 
-    The adapter's weights are float32 whatever the frozen weights are. Raises ConfigError if no layer has a name given.
+    A span or label head is trained in full and saved with the adapter: it may be random. What is trained is float32 whatever
+    the frozen weights are. Raises ConfigError if no layer has a name given.
     """
-    layers = [name for name, _ in pretrained.model.named_modules()]
-    ends = tuple(f".{name}" for name in layers)
-    if unknown := [name for name in adapter.modules_to_save if not any(end.endswith(f".{name}") for end in ends)]:
-        near = suggest(unknown[0], {name.rpartition(".")[2] for name in layers})  # PEFT passes over unknown ones in silence
-        raise ConfigError(f"adapter.modules_to_save: the model has no layer {unknown[0]}.{near} Correct or leave it out.")
+    model = pretrained.model
+    whole, tied = layers_in_full(pretrained, adapter)
     config = LoraConfig(
         r=adapter.r,
         lora_alpha=adapter.alpha,  # type: ignore[arg-type]  # PEFT divides by r, so it need not be whole
         lora_dropout=adapter.dropout,
         target_modules=adapter.target_modules,
-        modules_to_save=adapter.modules_to_save or None,
-        task_type=TASK_TYPES[pretrained.family],
+        # of a layer that is trained in full, nothing gets an update besides
+        exclude_modules=rf"(.*\.)?({'|'.join(map(re.escape, whole))})(\..*)?" if whole else None,
+        modules_to_save=whole or None,
+        ensure_weight_tying=tied,
+        task_type=TASK_TYPES[pretrained.head][pretrained.family],
     )
     try:
         with without_warnings():
-            pretrained.adapter = get_peft_model(pretrained.model, config)
+            pretrained.adapter = get_peft_model(model, config)
     except ValueError as error:
         raise ConfigError(f"adapter.target_modules={adapter.target_modules}: {error}") from error
+    train_in_float32(model)
+
+
+def layers_in_full(pretrained: Pretrained, adapter: Adapter) -> tuple[list[str], bool]:
+    """Return the names of the layers that are trained in full, and whether an embedding that is input and output is among them.
+
+    Raises ConfigError for a name that no layer has, and for such an embedding where PEFT would make two of it.
+    """
+    model = pretrained.model
+    layers = [name for name, _ in model.named_modules()]
+    ends = tuple(f".{name}" for name in layers)
+    if unknown := [name for name in adapter.modules_to_save if not any(end.endswith(f".{name}") for end in ends)]:
+        near = suggest(unknown[0], {name.rpartition(".")[2] for name in layers})  # PEFT passes over unknown ones in silence
+        raise ConfigError(f"adapter.modules_to_save: the model has no layer {unknown[0]}.{near} Correct or leave it out.")
+    whole = sorted({*adapter.modules_to_save, *pretrained.new, *(head_modules(model) if pretrained.head in FRESH else ())})
+    tied = embedding_names(model)
+    if tied.intersection(name.rpartition(".")[2] for name in whole):
+        if pretrained.family is not Family.decoder or "embed_tokens" not in tied:  # PEFT ties no others again
+            raise ConfigError(
+                f"adapter.modules_to_save={adapter.modules_to_save}: {model.config.model_type} has one embedding for input and output, "
+                "which cannot be trained in full beside an adapter. Leave it out, or train all weights (adapter=none)."
+            )
+        return sorted({*whole, *tied}), True  # trained apart, input and output would be one no longer
+    return whole, False
 
 
 def load_adapter(pretrained: Pretrained, folder: Path, trainable: bool = False) -> None:
@@ -53,8 +84,42 @@ def load_adapter(pretrained: Pretrained, folder: Path, trainable: bool = False) 
     try:
         with without_warnings():
             pretrained.adapter = PeftModel.from_pretrained(pretrained.model, folder, is_trainable=trainable)
+            if train_in_float32(pretrained.model):  # what was read so far lost its digits on the way
+                set_peft_model_state_dict(pretrained.adapter, load_peft_weights(str(folder), device="cpu"))
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(f"{folder}: the adapter cannot be put into {pretrained.folder}: {error}") from error
+    saved = set(pretrained.adapter.peft_config["default"].modules_to_save or ())
+    pretrained.new = tuple(name for name in pretrained.new if name not in saved)
+
+
+def embedding_names(model: PreTrainedModel) -> set[str]:
+    """Return the last parts of the names of an embedding that is input and output; none where these are two."""
+    shared, output = model.get_input_embeddings().weight, model.get_output_embeddings()
+    if output is None or output.weight is not shared:
+        return set()
+    return {name.rpartition(".")[2] for name, module in model.named_modules() if getattr(module, "weight", None) is shared}
+
+
+def train_in_float32(model: PreTrainedModel) -> bool:
+    """Keep layers that are trained in full in float32, whatever stands around them; return whether one was not.
+
+    Low-rank updates PEFT keeps so by itself. Such a layer then takes any format; an embedding gives back what the next takes.
+    """
+    changed = False
+    for module in model.modules():
+        if not isinstance(module, ModulesToSaveWrapper):
+            continue
+        frozen = next(module.original_module.parameters()).dtype
+        if frozen is torch.float32:
+            continue
+        changed = True
+        module.modules_to_save.float()
+        module.register_forward_pre_hook(
+            lambda _, given: tuple(each.float() if each.is_floating_point() else each for each in given)
+        )
+        if isinstance(module.original_module, torch.nn.Embedding):
+            module.register_forward_hook(lambda _, given, found, dtype=frozen: found.to(dtype))
+    return changed
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from transformers import GenerationConfig
 
 from llmft.errors import ModelError
 from llmft.models.adapter import load_adapter
+from llmft.models.head import Head, own_labels
 from llmft.models.load import Pretrained, load_pretrained
 from llmft.runs import durable
 
@@ -42,7 +43,11 @@ def save_merged(pretrained: Pretrained, folder: Path) -> None:
     """Write whole weights W + (alpha/r) BA in float32, from a second copy: the run's own may be frozen in bf16."""
     with TemporaryDirectory() as scratch:
         save_adapter(pretrained, Path(scratch))
-        whole = load_pretrained(pretrained.folder, torch.float32, torch.device("cpu"))
+        config = pretrained.model.config
+        labels, problem = (own_labels(config), config.problem_type) if pretrained.head is Head.label else ([], None)
+        cpu = torch.device("cpu")
+        with torch.random.fork_rng(devices=[]):  # a fresh head is drawn, and then read from the adapter
+            whole = load_pretrained(pretrained.folder, torch.float32, cpu, pretrained.head, labels, problem)
         load_adapter(whole, Path(scratch))
     merged = whole.adapter.merge_and_unload(safe_merge=True)
     if not all(torch.isfinite(weight).all() for weight in merged.parameters()):

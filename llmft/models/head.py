@@ -59,11 +59,16 @@ def class_of(config: PretrainedConfig, family: Family, head: Head) -> Any:
     return made_by
 
 
+def own_labels(config: PretrainedConfig) -> list[str]:
+    """Return the names of the classes that a configuration has, in their order."""
+    names: dict[Any, str] = dict(config.id2label or {})
+    return [names[place] for place in sorted(names)]
+
+
 def label_settings(config: PretrainedConfig, labels: Sequence[str], problem: str | None) -> dict[str, Any]:
     """Return how the configuration names its classes, empty if it names them so already or none are asked for."""
     if config.problem_type in (problem, None):
-        names: dict[Any, str] = dict(config.id2label or {})
-        own = [names[place] for place in sorted(names)]
+        own = own_labels(config)
         same = len(own) == 1 if problem == REGRESSION else own == list(labels)
         if same or not (labels or problem == REGRESSION):
             return {}

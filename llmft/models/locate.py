@@ -70,7 +70,8 @@ def from_package(package: str, file: str, name: str) -> Path | str:
     chosen model means another one.
     """
     own_file = re.fullmatch(re.escape(Path(name).name) + QUANTISED, file, re.IGNORECASE)
-    if not own_file and re.sub(r"[-.]", "_", Path(name).name.lower()) not in package:
+    own_folder = "." not in file and package.endswith(re.sub(r"[-.]", "_", Path(name).name.lower()))
+    if not own_file and not own_folder:
         return f"package {package}: its {file} is another model"
     spec = importlib.util.find_spec(package)  # finds without importing: the package's own code is not run
     if spec is None or not spec.submodule_search_locations:

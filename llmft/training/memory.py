@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from llmft.errors import DoesNotFit
+from llmft.models.family import Family
 from llmft.models.load import Pretrained
 
 # Activations of one transformer layer in 16 bit: 34 x tokens x width bytes (Korthikanti et al. 2022, arXiv:2205.05198,
@@ -77,7 +78,13 @@ def token_bytes(pretrained: Pretrained, precision: torch.dtype, checkpointing: b
     config = pretrained.model.config
     per_layer = CHECKPOINTED_LAYER_BYTES if checkpointing else LAYER_BYTES
     width = 2 if precision == torch.float32 else 1
-    return config.num_hidden_layers * config.hidden_size * per_layer * width
+    layers = config.num_hidden_layers
+    if pretrained.family is Family.encoder_decoder:
+        # A token runs through one stack of the two; its layers count as the deeper's. A decoder layer has another attention
+        # (a third more), and reading the encoder's states makes keys and values of them in each of its layers.
+        decoder = getattr(config, "num_decoder_layers", None) or getattr(config, "decoder_layers", None) or layers
+        layers = max(layers, decoder) * 4 / 3
+    return int(layers * config.hidden_size * per_layer * width)
 
 
 def plan_micro_tokens(wanted: int | None, per_token: int, state: int, free: int, longest: int, device: torch.device) -> int:
