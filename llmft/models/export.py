@@ -14,7 +14,7 @@ from llmft.models.load import Pretrained, load_pretrained
 from llmft.runs import durable
 
 
-def export(pretrained: Pretrained, folder: Path, generation: GenerationConfig, prompt: dict[str, object], merge: bool) -> None:
+def export(pretrained: Pretrained, folder: Path, generation: GenerationConfig | None, prompt: dict[str, object], merge: bool) -> None:
     """Write the model (the adapter alone, or merged into the weights), tokenizer, generation config and prompt settings.
 
     A folder that is there already, from a run that was stopped later on, is replaced.
@@ -27,7 +27,8 @@ def export(pretrained: Pretrained, folder: Path, generation: GenerationConfig, p
         else:
             save_merged(pretrained, new)
         pretrained.tokenizer.save_pretrained(new)
-        generation.save_pretrained(new)
+        if generation is not None:  # one that does not write text has none
+            generation.save_pretrained(new)
         (new / "llmft.json").write_text(json.dumps(prompt, indent=2, ensure_ascii=False))
 
 
