@@ -84,7 +84,9 @@ def test_a_label_that_is_no_class(label):
 
 
 def test_several_labels_stand_in_one_column(label):
-    with pytest.raises(ConfigError, match=r"^task\.target=\{a\} \{b\}: task\.label_kind=multi reads a list of labels; expected one"):
+    with pytest.raises(
+        ConfigError, match=r"^task\.target=\{a\} \{b\}: task\.label_kind=multi reads a list of labels; expected one"
+    ):
         label(MULTI, target="{a} {b}")
 
 
@@ -106,7 +108,11 @@ def test_the_classes_are_those_of_the_rows():
     ("kind", "rows", "message"),
     [
         (SINGLE, [row("a"), row("a")], r"^task\.target=\{label\}: every training row has the label 'a'; expected two classes"),
-        (SINGLE, [row(n / 7) for n in range(1001)], r"^task\.target=\{label\}: 1001 different .*Set task\.label_kind=value if it is"),
+        (
+            SINGLE,
+            [row(n / 7) for n in range(1001)],
+            r"^task\.target=\{label\}: 1001 different .*Set task\.label_kind=value if it is",
+        ),
         (MULTI, [row([])], r"^task\.target=\{label\}: no training row has a label"),
     ],
 )

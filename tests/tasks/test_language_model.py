@@ -63,7 +63,9 @@ def test_scores_are_of_all_texts_together(language_model):
     examples = [DocumentExample("0", "ab", "f:1"), DocumentExample("1", "c" * 8, "f:2")]
     found = [DocumentPrediction("0", 2 * math.log(2), 2, 2), DocumentPrediction("1", 8 * math.log(4), 6, 8)]
     scores = {score.name: score for score in task.score(found, examples)}
-    assert scores["perplexity"].value == pytest.approx(2 ** (18 / 8))  # 2 + 16 bits over 8 tokens; the mean of both would be 4.17
+    assert scores["perplexity"].value == pytest.approx(
+        2 ** (18 / 8)
+    )  # 2 + 16 bits over 8 tokens; the mean of both would be 4.17
     assert scores["bits_per_byte"].value == pytest.approx(18 / 10)
     assert scores["perplexity"].signature.endswith("context:512|stride:256")
     pseudo = [DocumentPrediction("0", 1.0, 2, 2, pseudo=True)]

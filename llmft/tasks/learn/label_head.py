@@ -47,7 +47,9 @@ class LabelHead:
         if not formulation.labels and self.kind is not LabelKind.value:
             names: Any = config.id2label
             formulation.labels = tuple(names[place] for place in sorted(names))
-        self.frame = len(self.read("", None if formulation.task.context is None else "")[0])
+        texts = ("a",) if formulation.task.context is None else ("a", "a")
+        own = sum(len(tokenizer(text, add_special_tokens=False).input_ids) for text in texts)
+        self.frame = len(self.read("a", *texts[1:])[0]) - own  # tokens around a text, or around and between two
         # what the saved model needs, so that transformers finds the last token of a text by itself: it looks for padding
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
@@ -60,7 +62,7 @@ class LabelHead:
                 "eos_token in its tokenizer_config.json"
             )
 
-    def read(self, source: str, context: str | None) -> tuple[list[int], int]:
+    def read(self, source: str, context: str | None = None) -> tuple[list[int], int]:
         """Return a text's token ids, special tokens included, and where the second text of a pair begins (0: nowhere)."""
         task, tokenizer, family = self.formulation.task, self.pretrained.tokenizer, self.pretrained.family
         prompt = {Family.decoder: task.prompt, Family.encoder_decoder: task.encoder_prompt}.get(family)
