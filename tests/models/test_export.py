@@ -45,9 +45,13 @@ def texts(model, tokenizer, generation):
     return found
 
 
+def config_of(pretrained):
+    return generation_config(GENERATION, pretrained, [END], END)
+
+
 def own_texts(pretrained):
     ids = [pretrained.tokenizer(prompt).input_ids for prompt in PROMPTS]
-    found = dict(generate(pretrained.model, ids, GENERATION, [END], END, torch.float32))
+    found = dict(generate(pretrained, ids, config_of(pretrained), GENERATION.batch_size, torch.float32))
     return [pretrained.tokenizer.decode(found[place].ids, skip_special_tokens=True) for place in range(len(PROMPTS))]
 
 
@@ -61,7 +65,7 @@ def test_the_folder_loads_by_itself(tiny, tmp_path, name, way):
     folder = tmp_path / "model"
     prompt = {"prompt": "é {source}", "system": None}
     for _ in range(2):  # a run that is resumed after its export writes the folder again
-        export(pretrained, folder, generation_config(GENERATION, [END], END), prompt, merge=way == "merged")
+        export(pretrained, folder, config_of(pretrained), prompt, merge=way == "merged")
     assert json.loads((folder / "llmft.json").read_text()) == prompt
     assert own_texts(pretrained) == expected  # the run's own model is not touched
     assert (folder / "adapter_config.json").exists() == (way == "adapter")
@@ -76,7 +80,7 @@ def test_the_folder_loads_by_itself(tiny, tmp_path, name, way):
 
 def test_the_adapter_folder_loads_by_llmft(tiny, tmp_path):
     pretrained = tuned(tiny, "qwen3", lora=True)
-    export(pretrained, tmp_path / "m", generation_config(GENERATION, [END], END), {}, merge=False)
+    export(pretrained, tmp_path / "m", config_of(pretrained), {}, merge=False)
     again = load_pretrained(tiny / "qwen3", torch.float32, CPU)
     load_adapter(again, tmp_path / "m")
     assert own_texts(again) == own_texts(pretrained)

@@ -1,4 +1,4 @@
-"""Greedy decoding in batches against transformers' own, one prompt at a time."""
+"""Decoding in batches against transformers' own, one prompt or source at a time."""
 
 import os
 import signal
@@ -6,6 +6,7 @@ import signal
 import numpy as np
 import pytest
 import torch
+from transformers import GenerationConfig
 
 from llmft.config.schema import Generation
 from llmft.errors import Stopped
@@ -39,6 +40,14 @@ def one_by_one(model, prompts, end_id, pad_id, **options):
     return found
 
 
+def decoded(pretrained, sources, generation, end_ids=(2,), pad_id=2):
+    """What llmft writes for each source, in their order."""
+    config = generation_config(generation, pretrained, list(end_ids), pad_id)
+    found = list(generate(pretrained, sources, config, generation.batch_size, torch.float32))
+    assert sorted(place for place, _ in found) == list(range(len(sources)))
+    return [each for _, each in sorted(found, key=lambda pair: pair[0])]
+
+
 def common_token(rows):
     """A token that ends some of the rows early and leaves others whole."""
     ids, counts = np.unique([token for row in rows for token in set(row[2:])], return_counts=True)
@@ -47,7 +56,8 @@ def common_token(rows):
 
 @pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2"])
 def test_greedy_is_that_of_transformers_for_every_batch_size(open_tiny, prompts, name):
-    model = open_tiny(name).model
+    pretrained = open_tiny(name)
+    model = pretrained.model
     end_id = common_token(one_by_one(model, prompts, None, 0))
     rows = one_by_one(model, prompts, end_id, 0)
     expected = [Continuation(row[:-1], "stop") if row[-1] == end_id else Continuation(row, "length") for row in rows]
@@ -55,76 +65,89 @@ def test_greedy_is_that_of_transformers_for_every_batch_size(open_tiny, prompts,
     for batch_size in (1, 3, 16):
         for pad_id in (0, end_id):  # padding with the end token itself is usual
             generation = Generation(max_new_tokens=NEW_TOKENS, batch_size=batch_size)
-            found = list(generate(model, prompts, generation, [end_id], pad_id, torch.float32))
-            assert sorted(place for place, _ in found) == list(range(len(prompts)))
-            assert [each for _, each in sorted(found, key=lambda pair: pair[0])] == expected
+            assert decoded(pretrained, prompts, generation, [end_id], pad_id) == expected
 
 
 @pytest.mark.parametrize("options", [{"num_beams": 3}, {"repetition_penalty": 1.5}, {"no_repeat_ngram_size": 2}], ids=str)
 def test_settings_reach_transformers(open_tiny, prompts, options):
-    model = open_tiny("llama").model
-    greedy = one_by_one(model, prompts, [2], 2)
-    expected = one_by_one(model, prompts, [2], 2, **options)
+    pretrained = open_tiny("llama")
+    greedy = one_by_one(pretrained.model, prompts, [2], 2)
+    expected = one_by_one(pretrained.model, prompts, [2], 2, **options)
     assert expected != greedy
     generation = Generation(max_new_tokens=NEW_TOKENS, batch_size=1, **options)
-    found = dict(generate(model, prompts, generation, [2], 2, torch.float32))
-    assert [found[place].ids for place in range(len(prompts))] == [until_end(row, {2}).ids for row in expected]
+    found = decoded(pretrained, prompts, generation)
+    assert [each.ids for each in found] == [row[: row.index(2)] if 2 in row else row for row in expected]
 
 
 def test_sampling_follows_the_seed(open_tiny, prompts):
-    model = open_tiny("llama").model
+    pretrained = open_tiny("llama")
     generation = Generation(max_new_tokens=NEW_TOKENS, temperature=1.0, top_k=20)
 
     def sample(seed):
         torch.manual_seed(seed)
-        return dict(generate(model, prompts, generation, [2], 2, torch.float32))
+        return decoded(pretrained, prompts, generation)
 
     assert sample(0) == sample(0) != sample(1)
 
 
 def test_settings_saved_with_the_model_do_not_leak_in(open_tiny, prompts):
-    """Qwen3's folder asks for sampling, others for a penalty; what was configured here is what counts."""
-    model = open_tiny("llama").model
+    """Qwen3's folder asks for sampling, BART's for beams and a least length; what was configured here is what counts."""
+    pretrained = open_tiny("llama")
     generation = Generation(max_new_tokens=NEW_TOKENS)
-    before = dict(generate(model, prompts, generation, [2], 2, torch.float32))
-    model.generation_config.update(
-        do_sample=True, temperature=5.0, top_k=3, num_beams=3, repetition_penalty=3.0, no_repeat_ngram_size=1, max_length=5
-    )
-    assert dict(generate(model, prompts, generation, [2], 2, torch.float32)) == before
+    before = decoded(pretrained, prompts, generation)
+    own = {"do_sample": True, "temperature": 5.0, "top_k": 3, "num_beams": 3, "repetition_penalty": 3.0, "max_length": 5}
+    own |= {"min_length": 30, "min_new_tokens": 12, "length_penalty": -3.0, "early_stopping": True, "stop_strings": ["a"]}
+    pretrained.model.generation_config.update(**own)
+    assert decoded(pretrained, prompts, generation) == before
+    assert pretrained.model.generation_config.min_length == 30  # put back
 
 
 def test_longest_prompts_come_first(open_tiny, prompts):
-    model = open_tiny("llama").model
-    found = [place for place, _ in generate(model, prompts, Generation(max_new_tokens=1, batch_size=4), [2], 2, torch.float32)]
+    pretrained = open_tiny("llama")
+    config = generation_config(Generation(max_new_tokens=1), pretrained, [2], 2)
+    found = [place for place, _ in generate(pretrained, prompts, config, 4, torch.float32)]
     lengths = [len(prompts[place]) for place in found]
     assert lengths == sorted(lengths, reverse=True)
 
 
 def test_training_mode_is_put_back(open_tiny, prompts):
-    model = open_tiny("gpt2").model.train()
-    generation = Generation(max_new_tokens=4)
-    first, second = (list(generate(model, prompts[:3], generation, [0], 0, torch.float32)) for _ in range(2))
+    pretrained = open_tiny("gpt2")
+    pretrained.model.train()
+    first, second = (decoded(pretrained, prompts[:3], Generation(max_new_tokens=4), [0], 0) for _ in range(2))
     assert first == second  # no dropout while it decodes
-    assert model.training
+    assert pretrained.model.training
 
 
 def test_until_end():
-    assert until_end([5, 6, 7], {1, 2}) == Continuation([5, 6, 7], "length")
-    assert until_end([5, 2, 7, 1], {1, 2}) == Continuation([5], "stop")
-    assert until_end([1], {1}) == Continuation([], "stop")
+    config = GenerationConfig(max_new_tokens=4, eos_token_id=[1, 2])
+    assert until_end([5, 6, 7], config) == Continuation([5, 6, 7], "length")
+    assert until_end([5, 2, 7, 1], config) == Continuation([5], "stop")
+    assert until_end([1], config) == Continuation([], "stop")
+    assert until_end([5, 6, 7, 1], config) == Continuation([5, 6, 7], "stop")
 
 
-def test_generation_config_says_what_was_asked():
-    config = generation_config(Generation(max_new_tokens=9, temperature=0.7, top_p=0.9), [2, 5], 3)
-    found = {name: getattr(config, name) for name in ("max_new_tokens", "do_sample", "temperature", "top_p", "top_k")}
-    assert found == {"max_new_tokens": 9, "do_sample": True, "temperature": 0.7, "top_p": 0.9, "top_k": 0}
+def test_an_end_that_is_forced_is_no_end():
+    config = GenerationConfig(max_new_tokens=4, eos_token_id=[2], forced_eos_token_id=2)
+    assert until_end([5, 6, 7, 2], config) == Continuation([5, 6, 7], "length")
+    assert until_end([5, 6, 2, 1], config) == Continuation([5, 6], "stop")
+    config = GenerationConfig(max_new_tokens=5, eos_token_id=[2], forced_eos_token_id=2, forced_bos_token_id=0)
+    assert until_end([5, 6, 7, 2], config) == Continuation([5, 6, 7], "length")  # after the token that was forced first
+
+
+def test_generation_config_says_what_was_asked(open_tiny):
+    llama = open_tiny("llama")
+    settings = Generation(max_new_tokens=9, temperature=0.7, top_p=0.9, length_penalty=0.5)
+    config = generation_config(settings, llama, [2, 5], 3)
+    names = ("max_new_tokens", "do_sample", "temperature", "top_p", "top_k", "length_penalty")
+    assert [getattr(config, name) for name in names] == [9, True, 0.7, 0.9, 0, 0.5]
     assert (config.eos_token_id, config.pad_token_id) == ([2, 5], 3)
-    assert generation_config(Generation(), [2], 2).do_sample is False
+    assert generation_config(Generation(), llama, [2], 2).do_sample is False
 
 
 def test_a_signal_stops_at_the_next_token(open_tiny, prompts, monkeypatch):
     monkeypatch.setattr(signals, "_stopping", False)
-    model = open_tiny("llama").model
+    pretrained = open_tiny("llama")
+    config = generation_config(Generation(max_new_tokens=100), pretrained, [], 2)
     calls = []
     check = SignalCheck.__call__
 
@@ -138,7 +161,7 @@ def test_a_signal_stops_at_the_next_token(open_tiny, prompts, monkeypatch):
     before = signal.signal(signal.SIGUSR1, signals._receive)  # what `install` does, without its watching thread
     try:
         with pytest.raises(Stopped) as stopped:
-            list(generate(model, prompts, Generation(max_new_tokens=100, batch_size=16), [], 2, torch.float32))
+            list(generate(pretrained, prompts, config, 16, torch.float32))
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert stopped.value.exit_code == 75
