@@ -67,7 +67,7 @@ def own_labels(config: PretrainedConfig) -> list[str]:
 
 def label_settings(config: PretrainedConfig, labels: Sequence[str], problem: str | None) -> dict[str, Any]:
     """Return how the configuration names its classes, empty if it names them so already or none are asked for."""
-    if config.problem_type in (problem, None):
+    if problem is None or config.problem_type in (problem, None):
         own = own_labels(config)
         same = len(own) == 1 if problem == REGRESSION else own == list(labels)
         if same or not (labels or problem == REGRESSION):

@@ -1,6 +1,6 @@
 """What tests of models share: tiny models loud enough that mistakes show, and documents of many lengths."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from llmft.data.encode import Encoded
-from llmft.models.load import Pretrained, load_pretrained
+from llmft.models.load import Head, Pretrained, load_pretrained
 
 LENGTHS = (9, 17, 2, 1, 9, 30, 5)
 
@@ -17,9 +17,9 @@ LENGTHS = (9, 17, 2, 1, 9, 30, 5)
 def _loud(model: PreTrainedModel) -> PreTrainedModel:
     """Make fresh weights larger: at their usual size attention is all but even, and every loss all but log(vocabulary).
 
-    An encoder-decoder needs more of it, or its decoder pays no heed to what was read.
+    An encoder-decoder needs more of it, or its decoder pays no heed to what was read; not T5, which scales no scores down.
     """
-    embedding, other = (20, 30) if model.config.is_encoder_decoder else (4, 6)
+    embedding, other = (20, 30) if model.config.is_encoder_decoder and model.config.model_type != "t5" else (4, 6)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.ndim >= 2 and "embed_positions" not in name:
@@ -33,11 +33,12 @@ def loud() -> Callable[[PreTrainedModel], PreTrainedModel]:
 
 
 @pytest.fixture
-def open_tiny(tiny: Path) -> Callable[[str], Pretrained]:
+def open_tiny(tiny: Path) -> Callable[..., Pretrained]:
     """Load a tiny model in float32, its weights made loud, in eval mode."""
 
-    def load(name: str) -> Pretrained:
-        pretrained = load_pretrained(tiny / name, torch.float32, torch.device("cpu"))
+    def load(name: str, head: Head = Head.text, labels: Sequence[str] = ()) -> Pretrained:
+        problem = "single_label_classification" if labels else None
+        pretrained = load_pretrained(tiny / name, torch.float32, torch.device("cpu"), head, labels, problem)
         _loud(pretrained.model)
         return pretrained
 
