@@ -53,7 +53,13 @@ def check(run: TrainRun | EvalRun | PredictRun) -> list[str]:
 
 
 def _task(task: Task) -> list[str]:
-    wrong = _at_least(task, "task", max_source_tokens=1, max_target_tokens=1)
+    wrong = _at_least(task, "task", max_source_tokens=1, max_target_tokens=1, overlap=0)
+    if task.max_source_tokens is not None and task.overlap >= max(1, task.max_source_tokens):
+        wrong.append(
+            f"task.overlap={task.overlap}: the window is task.max_source_tokens={task.max_source_tokens}. Set it lower."
+        )
+    if twice := [label for place, label in enumerate(task.labels) if label in task.labels[:place]]:
+        wrong.append(f"task.labels: {twice[0]!r} stands there twice. Name each class once.")
     wrong += _at_least(task.data, "task.data", max_train=1, max_validation=1, max_test=1, max_bad_rows=0)
     if not 0 <= task.data.holdout < 0.5:
         wrong.append(f"task.data.holdout={task.data.holdout:g}: expected a share from 0 to below 0.5, it is taken twice.")

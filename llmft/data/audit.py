@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from llmft.data.example import Example
+from llmft.data.example import Example, TextExample
 
 LISTED = 100
 """Rows listed per kind; the counts are always whole."""
@@ -15,8 +15,8 @@ LISTED = 100
 def audit(splits: Mapping[str, Iterable[Example]]) -> dict[str, Any]:
     """Read every split once and return the counts, as plain values for data.json.
 
-    rows, empty_sources, empty_targets: by split. duplicates: training rows equal to one before; same_source: those that
-    share only the source. overlap: evaluation rows whose source stands in training, whole_overlap: whose target does, too;
+    rows, empty_sources, empty_targets: by split, the last of texts to be written. duplicates: training rows equal to one
+    before; same_source: those that share only the source. overlap: evaluation rows whose source stands in training, whole_overlap: whose target does, too;
     both by split. overlap_rows: the places of such pairs, [evaluation row, training row], at most LISTED of each split.
 
     Texts are compared by 64-bit hashes, without regard to case and white space: memory is a few bytes per row.
@@ -36,7 +36,7 @@ def audit(splits: Mapping[str, Iterable[Example]]) -> dict[str, Any]:
             source = source_text(example)
             target = example.targets[0] if example.targets else ""
             empty_sources[split] += not source.strip()
-            empty_targets[split] += not target.strip()
+            empty_targets[split] += isinstance(example, TextExample) and not target.strip()
             if not source.strip():
                 continue  # rows without a source would all be the same
             source_hash, whole_hash = hash_of(source), hash_of(source, target)

@@ -37,7 +37,7 @@ BROKEN = [
     ("generation.top_k", 0), ("generation.temperature", -0.1), ("generation.repetition_penalty", 0.0),
     ("generation.batch_size", 0), ("hardware.threads", 0), ("hardware.threads", 100_000), ("gate.min", {"rougL": 3.0}), ("gate.max", {"bleu": 3.0}),
     ("gate.baseline", "outputs/r"), ("gate.max_drop", {"rougeL": 1.0}), ("model.package", "weights"),
-    ("model.package_file", "x.gguf"), ("export.merge", True),
+    ("model.package_file", "x.gguf"), ("export.merge", True), ("task.overlap", -1), ("task.labels", ["a", "b", "a"]),
 ]  # fmt: skip
 
 
@@ -48,6 +48,7 @@ def test_broken(key, value):
 
 
 TOGETHER = [
+    ("task.overlap=64: the window is", [("task.overlap", 64), ("task.max_source_tokens", 64)]),
     ("schedule.warmup", [("schedule.warmup", 20.0), ("training.max_steps", 20)]),
     ("training.patience=3 needs", [("training.patience", 3), ("training.eval_every", "never")]),
     ("training.metric=rougeL needs", [("training.metric", "rougeL"), ("training.eval_every", "never")]),

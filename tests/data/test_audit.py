@@ -1,7 +1,7 @@
 """The audit: every kind of trouble counted by hand."""
 
 from llmft.data.audit import audit, sentences
-from llmft.data.example import Message, TextExample
+from llmft.data.example import DocumentExample, LabelExample, Message, SpanExample, TextExample
 
 
 def example(where, source, *targets):
@@ -69,3 +69,13 @@ def test_the_list_is_cut_but_not_the_count():
     rows = [example(f"r:{n}", f"text {n}", "y") for n in range(150)]
     found = audit({"train": rows, "test": rows})
     assert (found["overlap"]["test"], len(found["overlap_rows"]["test"])) == (150, 100)
+
+
+def test_what_has_no_text_to_learn_lacks_none():
+    """A document, a question that its context does not answer, and a row with none of several labels."""
+    rows = [
+        DocumentExample("1", "a fox", "t:1"),
+        SpanExample("2", "who?", "a dog", (), (), "t:2"),
+        LabelExample("3", "a cat", None, (), "t:3"),
+    ]
+    assert audit({"train": rows})["empty_targets"] == {"train": 0}

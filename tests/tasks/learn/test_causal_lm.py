@@ -1,5 +1,7 @@
 """Language modelling on decoders: what is learnt of a text, and that likelihoods follow the published convention."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -76,7 +78,7 @@ def test_every_token_but_the_first_is_learnt_once_and_the_end(open_lm, name, tex
     documents = list(learner.encode(example(text)))
     assert [int(token) for each in documents for token in each.ids[each.loss_mask]] == whole[1:]
     assert all(len(each) <= window and each.units == len(each) - 1 for each in documents)
-    assert all(before.ids[-1] == after.ids[0] for before, after in zip(documents, documents[1:], strict=False))
+    assert all(before.ids[-1] == after.ids[0] for before, after in pairwise(documents))
     assert {(each.id, each.where, each.source_cut) for each in documents} == {("0", "f:1", 0)}
 
 

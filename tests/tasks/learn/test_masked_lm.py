@@ -174,5 +174,5 @@ def test_what_cannot_be_read(open_lm, open_learner, monkeypatch):
         open_lm(max_source_tokens=8, overlap=8)
     learner = open_lm()
     learner.pretrained.tokenizer.mask_token = None
-    with pytest.raises(ModelError, match="has no mask token; set mask_token in its tokenizer_config.json"):
+    with pytest.raises(ModelError, match=r"has no mask token; set mask_token in its tokenizer_config\.json$"):
         type(learner)(learner.formulation, learner.pretrained, learner.generation, learner.precision)
