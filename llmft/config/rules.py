@@ -53,7 +53,7 @@ def check(run: TrainRun | EvalRun | PredictRun) -> list[str]:
 
 
 def _task(task: Task) -> list[str]:
-    wrong = _at_least(task, "task", max_source_tokens=1, max_target_tokens=1, overlap=0)
+    wrong = _at_least(task, "task", max_source_tokens=1, max_target_tokens=1, overlap=0, max_answer_tokens=1)
     if task.max_source_tokens is not None and task.overlap >= max(1, task.max_source_tokens):
         wrong.append(
             f"task.overlap={task.overlap}: the window is task.max_source_tokens={task.max_source_tokens}. Set it lower."

@@ -188,7 +188,7 @@ class Task:
     metrics: dict[str, Any] = field(default_factory=dict)
     """Scores to compute: name -> options; an own one: {mine: {call: package.function, ...}} with the package in `plugins`."""
     baselines: list[str] = field(default_factory=list)
-    """Trivial answers scored beside the model: lead_1 (first sentence of the source), copy_source, no_answer, or dotted names of functions (example) -> text."""
+    """Trivial answers scored beside the model: lead_1 (first sentence of the source), copy_source, no_answer, whole_context (all of the context), or dotted names of functions (example) -> text."""
 
 
 @dataclass
