@@ -32,7 +32,7 @@ BROKEN = [
     ("optimizer.lr", float("nan")), ("optimizer.lr", float("inf")), ("optimizer.weight_decay", -0.1),
     ("optimizer.max_grad_norm", 0.0), ("schedule.warmup", -1.0), ("training.eval_every", "often"), ("training.eval_every", "0"),
     ("training.save_every", "2 hours"), ("training.metric", "rogueL"), ("task.data.holdout", 0.5), ("task.data.holdout", -0.1),
-    ("task.data.max_train", 0), ("task.data.max_bad_rows", -1), ("task.max_source_tokens", 0), ("task.max_answer_tokens", 0), ("task.overlap", -1), ("task.metrics", {"rouge": 3}),
+    ("task.data.max_train", 0), ("task.data.max_bad_rows", -1), ("task.max_source_tokens", 0), ("task.max_answer_tokens", 0), ("task.metrics", {"rouge": 3}),
     ("generation.max_new_tokens", 0), ("generation.num_beams", 0), ("generation.top_p", 0.0), ("generation.top_p", 1.1),
     ("generation.top_k", 0), ("generation.temperature", -0.1), ("generation.repetition_penalty", 0.0),
     ("generation.batch_size", 0), ("hardware.threads", 0), ("hardware.threads", 100_000), ("gate.min", {"rougL": 3.0}), ("gate.max", {"bleu": 3.0}),
