@@ -14,7 +14,9 @@ from llmft.models.load import Pretrained, load_pretrained
 from llmft.runs import durable
 
 
-def export(pretrained: Pretrained, folder: Path, generation: GenerationConfig | None, prompt: dict[str, object], merge: bool) -> None:
+def export(
+    pretrained: Pretrained, folder: Path, generation: GenerationConfig | None, prompt: dict[str, object], merge: bool
+) -> None:
     """Write the model (the adapter alone, or merged into the weights), tokenizer, generation config and prompt settings.
 
     A folder that is there already, from a run that was stopped later on, is replaced.
@@ -42,13 +44,13 @@ def save_adapter(pretrained: Pretrained, folder: Path) -> None:
 
 def save_merged(pretrained: Pretrained, folder: Path) -> None:
     """Write whole weights W + (alpha/r) BA in float32, from a second copy: the run's own may be frozen in bf16."""
-    with TemporaryDirectory() as scratch:
+    config = pretrained.model.config
+    labels, problem = (own_labels(config), config.problem_type) if pretrained.head is Head.label else ([], None)
+    cpu = torch.device("cpu")
+    # a copy draws random weights before the saved ones take their place; the run's own draws are to go on as before
+    with TemporaryDirectory() as scratch, torch.random.fork_rng(devices=[]):
         save_adapter(pretrained, Path(scratch))
-        config = pretrained.model.config
-        labels, problem = (own_labels(config), config.problem_type) if pretrained.head is Head.label else ([], None)
-        cpu = torch.device("cpu")
-        with torch.random.fork_rng(devices=[]):  # a fresh head is drawn, and then read from the adapter
-            whole = load_pretrained(pretrained.folder, torch.float32, cpu, pretrained.head, labels, problem)
+        whole = load_pretrained(pretrained.folder, torch.float32, cpu, pretrained.head, labels, problem)
         load_adapter(whole, Path(scratch))
     merged = whole.adapter.merge_and_unload(safe_merge=True)
     if not all(torch.isfinite(weight).all() for weight in merged.parameters()):
