@@ -111,9 +111,9 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     )
 
 
-def random_transformer(sizes: Transformer, tokenizer: PreTrainedTokenizerFast, seed: int) -> MarianMTModel:
-    """Return the model with weights drawn as the paper's own code draws them (tensor2tensor): Glorot, embeddings d_model^-0.5."""
-    config = MarianConfig(
+def transformer_config(sizes: Transformer, tokenizer: PreTrainedTokenizerFast) -> MarianConfig:
+    """Return transformers' configuration of the model; decoding starts from the pad token, as Marian does."""
+    return MarianConfig(
         vocab_size=len(tokenizer),
         d_model=sizes.d_model,
         encoder_layers=sizes.layers,
@@ -131,9 +131,13 @@ def random_transformer(sizes: Transformer, tokenizer: PreTrainedTokenizerFast, s
         decoder_start_token_id=tokenizer.pad_token_id,
         forced_eos_token_id=None,
     )
+
+
+def random_transformer(sizes: Transformer, tokenizer: PreTrainedTokenizerFast, seed: int) -> MarianMTModel:
+    """Return the model with weights drawn as the paper's own code draws them (tensor2tensor): Glorot, embeddings d_model^-0.5."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        model = MarianMTModel(config)
+        model = MarianMTModel(transformer_config(sizes, tokenizer))
         for module in model.modules():
             if isinstance(module, torch.nn.Linear) and module is not model.lm_head:  # which is the embedding
                 torch.nn.init.xavier_uniform_(module.weight)
