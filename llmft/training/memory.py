@@ -13,6 +13,10 @@ from llmft.models.load import Pretrained
 # without the attention matrix, which no kernel used here keeps). Checkpointed layers keep their input alone: 2 bytes.
 LAYER_BYTES = 34
 CHECKPOINTED_LAYER_BYTES = 2
+# By the same count: a decoder layer that reads an encoder has a second attention and its norm (11 + 2), and keeps a key and a
+# value of every source token (2 + 2).
+CROSS_ATTENTION_BYTES = 13
+READ_BYTES = 4
 
 MICRO_TOKENS = {"cpu": 2048, "cuda": 16384}  # beyond this many tokens a pass gets larger, but no faster
 SHARE = 0.8  # of the free memory; the rest is for what the estimate does not know
@@ -79,12 +83,13 @@ def token_bytes(pretrained: Pretrained, precision: torch.dtype, checkpointing: b
     per_layer = CHECKPOINTED_LAYER_BYTES if checkpointing else LAYER_BYTES
     width = 2 if precision == torch.float32 else 1
     layers = config.num_hidden_layers
-    if pretrained.family is Family.encoder_decoder:
-        # A token runs through one stack of the two; its layers count as the deeper's. A decoder layer has another attention
-        # (a third more), and reading the encoder's states makes keys and values of them in each of its layers.
-        decoder = getattr(config, "num_decoder_layers", None) or getattr(config, "decoder_layers", None) or layers
-        layers = max(layers, decoder) * 4 / 3
-    return int(layers * config.hidden_size * per_layer * width)
+    if pretrained.family is not Family.encoder_decoder:
+        return layers * config.hidden_size * per_layer * width
+    # a token is one of the source's or one of the target's: the dearer of the two, since any mix may come
+    decoder_layers = getattr(config, "num_decoder_layers", None) or getattr(config, "decoder_layers", layers)
+    read = layers * per_layer + (0 if checkpointing else decoder_layers * READ_BYTES)
+    written = decoder_layers * (per_layer + (0 if checkpointing else CROSS_ATTENTION_BYTES))
+    return max(read, written) * config.hidden_size * width
 
 
 def plan_micro_tokens(wanted: int | None, per_token: int, state: int, free: int, longest: int, device: torch.device) -> int:

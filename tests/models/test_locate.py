@@ -1,5 +1,6 @@
 """Where models are looked for, and what is said where none is found."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,17 @@ def test_a_package_serves_its_own_model_only(package, hub, tiny):
 )
 def test_a_file_is_named_after_its_model(name, file, serves):
     assert ("is another model" in from_package("no_such_carrier", file, name)) is not serves
+
+
+@pytest.mark.parametrize("name", ["owner/all-MiniLM.v2", "all-minilm-v2"])
+def test_a_package_that_carries_a_folder(tiny, tmp_path, monkeypatch, hub, name):
+    site = tmp_path / "site"
+    shutil.copytree(tiny / "bert", site / "xy_all_minilm_v2" / "model")
+    (site / "xy_all_minilm_v2" / "__init__.py").write_text("raise SystemExit('it was imported')")
+    monkeypatch.syspath_prepend(site)
+    assert locate(Model(name=name, package="xy_all_minilm_v2", package_file="model")) == site / "xy_all_minilm_v2" / "model"
+    assert "its model is another model" in from_package("xy_all_minilm_v2", "model", "owner/minilm")
+    assert "holds no weights" in from_package("xy_all_minilm_v2", "weights", name)
 
 
 def test_everything_looked_for_is_named(hub):

@@ -55,6 +55,13 @@ def test_bytes_of_a_model(tiny):
     assert token_bytes(full, torch.bfloat16, checkpointing=False) == 2 * 32 * 34
     assert token_bytes(full, torch.bfloat16, checkpointing=True) == 2 * 32 * 2
 
+    for name in ("t5", "bart"):  # 2 layers each; a decoder's token is the dearer: 34 + 13 bytes a layer, against 34 + 4
+        pair = load_pretrained(tiny / name, torch.float32, CPU)
+        assert token_bytes(pair, torch.bfloat16, checkpointing=False) == 2 * 32 * (34 + 13)
+        assert token_bytes(pair, torch.float32, checkpointing=True) == 2 * 32 * 2 * 2
+    pair.model.config.decoder_layers = 1
+    assert token_bytes(pair, torch.bfloat16, checkpointing=False) == 32 * (2 * 34 + 1 * 4)
+
     lora = load_pretrained(tiny / "llama", torch.bfloat16, CPU)
     base, _ = state_bytes(lora)
     add_adapter(lora, Adapter(name=AdapterKind.lora, r=2))
