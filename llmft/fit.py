@@ -145,7 +145,7 @@ def validate(work: Work, progress: Progress) -> None:
                     "Correct the name or add it to task.metrics."
                 )
             if run.training.metric != "loss":
-                higher_is_better = scored.scores[run.training.metric].higher_is_better
+                higher_is_better = scored.higher_is_better(run.training.metric)
     work.record.validation(position.step, values)
     progress.note(f"step {position.step}: validation " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
     position.validated = position.step

@@ -5,18 +5,18 @@ import io
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from io import BufferedReader
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from llmft.config.schema import PredictRun
+from llmft.config.schema import PredictRun, TextBy
 from llmft.data.example import Example, Prediction
 from llmft.data.row import BadRow, Row
 from llmft.data.row_function import apply_row
-from llmft.data.source import kind_of, read, scan_stream
+from llmft.data.source import kind_of, layout_of, read, scan_stream
 from llmft.errors import ConfigError, DataError
 from llmft.runs import durable
 from llmft.runs.directory import resolve
@@ -42,14 +42,15 @@ def predict(run: PredictRun, command: list[str]) -> None:
         raise ConfigError(f"output={output}: the file is there already; name another one, or delete it")
     learner = open_task(run, folder)
     formulation = learner.formulation
+    layout = replace(layout_of(run.task.data), text_by=TextBy.line)
     if source is None:
         stdin = BufferedReader(sys.stdin.buffer)  # type: ignore[type-var]  # one that can look ahead
         kind = ".jsonl" if stdin.peek(1).lstrip()[:1] == b"{" else ".txt"
-        rows, total = checked(scan_stream(stdin, "stdin", kind, every_line=True)), 0
+        rows, total = checked(scan_stream(stdin, "stdin", kind, layout, every_line=True)), 0
     else:
         kind = kind_of(source) or source.suffix
-        rows, total = read(source, every_line=True), 0
-    if kind == ".txt":
+        rows, total = read(source, layout, every_line=True), 0
+    if kind == ".txt" and not layout.columns:
         rows = as_columns(rows, formulation.columns)
     elif formulation.bound.row is not None:
         rows = apply_row(rows, formulation.bound.row)

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llmft import predict as predict_module
 from llmft.cli.main import main
-from llmft.tasks.text_to_text import TextToText
+from llmft.tasks.learn.text_decoder import TextDecoder
 
 TEXTS = ["The cat sleeps.", "A list, of names = {1}", "数字 and words", "a", "the quick brown fox " * 6, "Return the element."]
 
@@ -100,7 +100,7 @@ def test_a_stopped_prediction_goes_on(
             os.kill(os.getpid(), signal.SIGTERM)
         return original(self, examples)
 
-    monkeypatch.setattr(TextToText, "predict", counted)
+    monkeypatch.setattr(TextDecoder, "predict", counted)
     assert main(command) == 75
     assert not Path("out.jsonl").exists()
     assert main(command) == 0

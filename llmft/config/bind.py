@@ -89,6 +89,8 @@ def try_options(where: str, options: Mapping[str, Any]) -> Iterator[None]:
     """
     try:
         yield
+    except ConfigError:
+        raise
     except Exception as error:
         given = ", ".join(f"{name}={value}" for name, value in options.items()) or "no options"
         raise ConfigError(f"{where}: does not work with {given}: {error}. Correct the options or the function.") from error

@@ -45,7 +45,7 @@ def share(name: str, found: Sequence[bool], usual: Sequence[bool] | None = None)
     parts = {"references": 100 * sum(usual) / n} if usual and n else {}
     each = tuple(100.0 * yes for yes in found)
     value = sum(each) / n if n else math.nan
-    return Score(name, value, n, f"per 100 predictions|{SIGNATURES[name]}", False, parts=parts, per_example=each)
+    return Score(name, value, n, f"per 100 predictions|{SIGNATURES[name]}", None, parts=parts, per_example=each)
 
 
 SIGNATURES = {
@@ -72,7 +72,7 @@ def distinct(name: str, order: int, predictions: Sequence[str], targets: Sequenc
         low, high = max(0.0, value - half), min(100.0, value + half)
     parts = {"references": without_each([ngrams(split_words(text), order) for text in targets])[0]} if n else {}
     signature = f"{order}-grams of words, corpus|tokenizer:unicode|interval:jackknife"
-    return Score(name, value, n, signature, low=low, high=high, parts=parts)
+    return Score(name, value, n, signature, None, low=low, high=high, parts=parts)
 
 
 def without_each(grams: Sequence[Sequence[tuple[str, ...]]]) -> tuple[float, list[float]]:

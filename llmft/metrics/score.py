@@ -13,14 +13,15 @@ class Score:
 
     `low` and `high` bound the 95 % bootstrap interval. `per_example` holds one value per example in input order, for paired
     tests and for predictions.jsonl; empty where examples have no value of their own. `of_sample` computes the score of the
-    examples at the given places, for scores that are no mean over examples. `parts` holds what the value is made of.
+    examples at the given places, for scores that are no mean over examples. `higher_is_better` is None where a score describes
+    and neither direction is the goal. `parts` holds what the value is made of.
     """
 
     name: str
     value: float
     n: int
     signature: str
-    higher_is_better: bool = True
+    higher_is_better: bool | None = True
     low: float | None = None
     high: float | None = None
     parts: dict[str, Any] = field(default_factory=dict)

@@ -94,6 +94,8 @@ def of_gain(metrics: Mapping[str, Metric], paired: Mapping[str, Difference]) -> 
     better, same, worse = [], [], []
     for name, change in paired.items():
         metric = metrics[name]
+        if metric.higher_is_better is None:
+            continue  # it describes outputs, and is no goal
         sign = 1 if metric.higher_is_better else -1
         interval = interval_text(change.low, change.high, metric.value)
         text = f"{name} by {score_text(change.difference, metric.value, sign=True)} {interval} to {score_text(metric.value)}"
@@ -126,7 +128,7 @@ def of_baselines(metrics: Mapping[str, Metric], baselines: Mapping[str, Mapping[
         lost = []
         for name, metric in metrics.items():
             trivial = scores[name].value if name in scores else None
-            if trivial is None or metric.value is None:
+            if trivial is None or metric.value is None or metric.higher_is_better is None:
                 continue
             if (metric.value <= trivial) if metric.higher_is_better else (metric.value >= trivial):
                 lost.append(f"{name} {score_text(metric.value)} against {score_text(trivial)}")
@@ -140,7 +142,7 @@ def of_size(metrics: Mapping[str, Metric]) -> list[Finding]:
     """Whether the test set is large enough to tell models apart; the score with the widest interval speaks."""
     widest: tuple[float, str] = (WIDE_INTERVAL, "")
     for name, metric in metrics.items():
-        if metric.value and metric.low is not None and metric.high is not None:
+        if metric.higher_is_better is not None and metric.value and metric.low is not None and metric.high is not None:
             widest = max(widest, ((metric.high - metric.low) / 2 / abs(metric.value), name))
     share, name = widest
     if not name:

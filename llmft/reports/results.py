@@ -25,7 +25,7 @@ class Metric:
     high: float | None
     n: int
     signature: str
-    higher_is_better: bool = True
+    higher_is_better: bool | None = True
     parts: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -190,7 +190,7 @@ def check_gates(gate: Gate, metrics: Mapping[str, Metric | Score], baseline: Res
 def _drop(now: Metric | Score, then: Metric) -> float | None:
     if now.value is None or then.value is None:
         return None
-    return then.value - now.value if now.higher_is_better else now.value - then.value
+    return now.value - then.value if now.higher_is_better is False else then.value - now.value
 
 
 def _names(metrics: Mapping[str, Any]) -> str:

@@ -82,7 +82,8 @@ def bind_metric(name: str, options: dict[str, Any] | None, task: Task, plugins: 
     if name in names.METRICS:  # one of the user's own may have reasons not to take what it is tried with
         with try_options(where, options):
             predictions, references = probe(task)
-            function(predictions, references, **options)
+            known = {"language": task.target_language} if "language" in wants else {}  # some need a package of their own
+            function(predictions, references, **known, **options)
     return BoundMetric(name, function, options, wants)
 
 

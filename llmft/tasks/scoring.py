@@ -32,7 +32,7 @@ class Scored:
 
     def higher_is_better(self, name: str) -> bool:
         """Tell in which direction a score improves; one that there is not counts as higher."""
-        return name not in self.scores or self.scores[name].higher_is_better
+        return name not in self.scores or self.scores[name].higher_is_better is not False
 
 
 def score_examples(learner: Learner, examples: Sequence[Example], path: Path, title: str) -> Scored:

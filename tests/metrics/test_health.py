@@ -27,7 +27,7 @@ def test_shares():
     assert scores["empty"].per_example == (0, 100, 0, 0)
     usual = {name: scores[name].parts.get("references") for name in shares}
     assert usual == {"empty": 0, "cut": None, "copied": 0, "repeated4": 25}  # the first reference of each row
-    assert not any(scores[name].higher_is_better for name in shares)
+    assert all(scores[name].higher_is_better is None for name in shares)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_distinct():
     assert scores["distinct2"].value == pytest.approx(100 * 10 / 18)
     # a fox; one; la x 6; tre
     assert scores["distinct1"].parts == {"references": pytest.approx(100 * 5 / 10)}
-    assert scores["distinct1"].higher_is_better
+    assert scores["distinct1"].higher_is_better is None
 
 
 def test_what_is_not_known_is_not_scored():
