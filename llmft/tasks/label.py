@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
@@ -20,6 +21,7 @@ from llmft.tasks.rows import row_id
 
 MOST_LABELS = 1000
 """More different ones than this are a column of numbers or texts by mistake, unless task.labels names them all."""
+WHOLE = re.compile(r"0|-?[1-9]\d{0,17}", re.ASCII)
 
 
 class Label:
@@ -128,13 +130,18 @@ class Label:
 
 
 def find_labels(task: Task, rows: Iterable[Row]) -> list[str]:
-    """Return all labels of the rows, sorted. Raises DataError where they are too few to tell apart, or too many."""
+    """Return all labels of the rows, sorted, whole numbers by their size.
+
+    Raises DataError where they are too few to tell apart, or too many.
+    """
     target = LabelTarget(task)
     labels = sorted(set(chain.from_iterable(map(target.read, rows))))
+    if all(WHOLE.fullmatch(label) for label in labels):
+        labels.sort(key=int)
     if len(labels) > MOST_LABELS:
         raise DataError(
             f"task.target={task.target}: {len(labels)} different labels in training ({named(labels)}); expected {MOST_LABELS} at "
-            "most. Set task.label_kind=value if it is a number, name another column, or name all classes in task.labels."
+            "most. Take task=regression if it is a number, name another column, or name all classes in task.labels."
         )
     if task.label_kind is LabelKind.single and len(labels) == 1:
         raise DataError(

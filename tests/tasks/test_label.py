@@ -101,6 +101,7 @@ def test_pairs_and_inputs(label):
 def test_the_classes_are_those_of_the_rows():
     assert find_labels(task_of(), [row("b"), row("a"), row("b"), row(3)]) == ["3", "a", "b"]
     assert find_labels(task_of(MULTI), [row(["z", "a"]), row([]), row(["m"])]) == ["a", "m", "z"]
+    assert find_labels(task_of(MULTI), [row([10, 2]), row([9])]) == ["2", "9", "10"]
     assert find_labels(task_of(MULTI), [row(["z"]), row([])]) == ["z"]  # there or not: something to learn
 
 
@@ -111,7 +112,7 @@ def test_the_classes_are_those_of_the_rows():
         (
             SINGLE,
             [row(n / 7) for n in range(1001)],
-            r"^task\.target=\{label\}: 1001 different .*Set task\.label_kind=value if it is",
+            r"^task\.target=\{label\}: 1001 different .*Take task=regression if it is",
         ),
         (MULTI, [row([])], r"^task\.target=\{label\}: no training row has a label"),
     ],
