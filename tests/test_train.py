@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from llmft import fit, train
 from llmft.cli.main import main
 from llmft.runs import durable
+from llmft.tasks.learn.text_decoder import TextDecoder
 
 WORDS = ["red", "green", "blue", "black", "white", "brown", "pink", "grey", "gold", "teal"]
 
@@ -210,7 +211,7 @@ def test_patience_ends_a_run_that_no_longer_improves(command: list[str], tiny: P
 def test_a_diverged_run_stops_before_the_update(
     command: list[str], tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    loss = fit.TextToText.loss
+    loss = TextDecoder.loss
     taken = []
 
     def spoilt(self, documents):  # type: ignore[no-untyped-def]
@@ -218,7 +219,7 @@ def test_a_diverged_run_stops_before_the_update(
         taken.append(value)
         return value * float("nan") if value.requires_grad and len(taken) > 12 else value
 
-    monkeypatch.setattr(fit.TextToText, "loss", spoilt)
+    monkeypatch.setattr(TextDecoder, "loss", spoilt)
     assert main([*command, f"model.name={tiny / 'gpt2'}"]) == 5
     said = capsys.readouterr().err
     assert "the weights were not updated, the last good checkpoint is" in said
