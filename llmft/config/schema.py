@@ -102,7 +102,7 @@ class Data:
     """Where the rows come from. With nothing named, the task's built-in set."""
 
     train: Any = None
-    """Training rows: a file, a list of files (jsonl, json, csv, tsv, parquet, arrow, txt), a save_to_disk folder, a hub id, or parallel text files, {column: file, ...}; null: the built-in set."""
+    """Training rows: a file, a list of files (jsonl, json, csv, tsv, parquet, arrow, txt), a save_to_disk folder, a hub id (owner/name, or owner/name[split]), or parallel text files, {column: file, ...}; null: the built-in set."""
     validation: Any = None
     """Validation rows, as `train`; null: the data set's own split, else `holdout` rows taken from training."""
     test: Any = None
