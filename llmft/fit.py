@@ -14,7 +14,6 @@ from torch.optim import Optimizer
 
 from llmft.config.every import parse_every
 from llmft.config.schema import TrainRun
-from llmft.data.batch import cut
 from llmft.data.order import Order
 from llmft.errors import ConfigError, Stopped
 from llmft.hardware.determinism import isolated, rng_state, set_rng_state
@@ -85,7 +84,7 @@ def take_step(work: Work, progress: Progress) -> None:
     documents = work.corpus.train.documents(work.order.rows_of_step(position.step))  # 2 sample a batch
     units = sum(document.units for document in documents)
     loss = 0.0
-    for micro_batch in cut(documents, work.plan.micro_tokens):
+    for micro_batch in learner.cut(documents, work.plan.micro_tokens):
         signals.check()
         part = (
             learner.loss(micro_batch) / units
@@ -169,7 +168,7 @@ def validation_loss(work: Work) -> float:
     try:
         for start in range(0, len(documents.rows), VALIDATION_WINDOW):
             window = documents.documents(list(range(start, min(start + VALIDATION_WINDOW, len(documents.rows)))))
-            for micro_batch in cut(window, work.plan.micro_tokens):
+            for micro_batch in work.learner.cut(window, work.plan.micro_tokens):
                 signals.check()
                 total += work.learner.loss(micro_batch).item()
             units += sum(document.units for document in window)

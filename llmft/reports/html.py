@@ -57,7 +57,7 @@ def render(
             **row,
             "source": source_text(row["source"]),
             "prediction": prediction_text(row),
-            "before": before[row["id"]] if row["id"] in before else None,
+            "before": before.get(row["id"]),
             "cut": "finish_reason" in row and row["finish_reason"] == "length",
         }
         for row in predictions[:NUM_PREDICTIONS]

@@ -65,6 +65,9 @@ class Learner(Protocol):
     precision: torch.dtype
     fast: bool
 
+    def cut(self, documents: Sequence[Encoded], micro_tokens: int) -> list[list[Encoded]]:
+        """Cut a step's documents into micro-batches, of at most `micro_tokens` tokens as the model reads them."""
+
     def encode(self, example: Any) -> Iterator[Encoded]:
         """Tokenise an example; into one document, or a window after the other. Units of 0 leave a document out of training."""
 

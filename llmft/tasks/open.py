@@ -101,7 +101,13 @@ def load_trained(
         )
     if not (folder / "adapter_config.json").is_file():
         make = choose_learner(folder, run.task)
-        return make, load_pretrained(folder, DTYPES.get(run.model.dtype, torch.float32), device, **head_of(make, run.task))
+        pretrained = load_pretrained(folder, DTYPES.get(run.model.dtype, torch.float32), device, **head_of(make, run.task))
+        if pretrained.new:
+            raise ConfigError(
+                f"run={trained}: its model was not trained for these settings: {', '.join(pretrained.new)} would be random. Leave "
+                "out task.labels, task.label_kind and task=... , or name another run."
+            )
+        return make, pretrained
     base = locate(run.model)
     make = choose_learner(base, run.task)
     pretrained = load_pretrained(base, DTYPES.get(run.model.dtype, precision), device, **head_of(make, run.task))

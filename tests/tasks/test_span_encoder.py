@@ -132,7 +132,6 @@ def test_what_is_kept_with_the_model(learner):
     assert learner.settings() == {"window": 24, "overlap": 6, "max_answer_tokens": 30, "no_answer": False}
     assert learner.encoding() == {"window": 24, "truncation": "end"}
     assert learner.generation_config() is None
-    assert not learner.check_fast_path([]).fast
 
 
 def test_the_window_is_at_most_the_models(open_learner):

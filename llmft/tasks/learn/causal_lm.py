@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from llmft.config.schema import Generation
-from llmft.data.batch import Batch, collate_decoder
+from llmft.data.batch import Batch, collate_decoder, cut
 from llmft.data.encode import Encoded
 from llmft.data.example import DocumentExample, DocumentPrediction
 from llmft.errors import ConfigError
@@ -31,6 +31,7 @@ class CausalLM:
     """
 
     head = Head.text
+    cut = staticmethod(cut)
 
     def __init__(self, formulation: LanguageModel, pretrained: Pretrained, generation: Generation, precision: torch.dtype):
         self.formulation = formulation

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from llmft.config.schema import Generation, LabelKind
+from llmft.data.batch import cut_padded
 from llmft.data.encode import Encoded
 from llmft.data.example import LabelExample, LabelPrediction
 from llmft.data.prompt import filled
@@ -23,6 +24,7 @@ from llmft.models.load import Pretrained
 from llmft.models.padded import label_logits, pad
 from llmft.tasks.label import Label
 from llmft.tasks.learn.reading import reading
+from llmft.tasks.learn.together import check_together, summed
 
 # B texts of a batch, C classes (1 for a number)
 
@@ -35,6 +37,7 @@ class LabelHead:
     """
 
     head = Head.label
+    cut = staticmethod(cut_padded)
 
     def __init__(self, formulation: Label, pretrained: Pretrained, generation: Generation, precision: torch.dtype):
         self.formulation = formulation
@@ -123,6 +126,10 @@ class LabelHead:
 
     def loss(self, documents: Sequence[Encoded]) -> Tensor:
         """Cross-entropy, binary cross-entropy (mean over classes) or squared error of each text, summed over texts."""
+        return summed(self.loss_together, documents, self.fast)
+
+    def loss_together(self, documents: Sequence[Encoded]) -> Tensor:
+        """The same in one padded batch, masked by length."""
         logits_BC = self.logits(documents)
         device = logits_BC.device
         if self.kind is LabelKind.value:
@@ -144,8 +151,10 @@ class LabelHead:
             return label_logits(model, self.pretrained.family, inputs).float()
 
     def check_fast_path(self, documents: Sequence[Encoded]) -> PathCheck:
-        """Say that there is one path."""
-        return PathCheck(False, "labels are read off padded batches")
+        """Compare padded batches with one document at a time, and take them from now on if they agree."""
+        found = check_together(self.loss_together, documents, self.pretrained, self.precision)
+        self.fast = found.fast
+        return found
 
     def predict(self, examples: Sequence[LabelExample]) -> Iterator[tuple[int, LabelPrediction]]:
         """Choose each text's labels: the most probable class, all classes from one half on, or the number."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from llmft.config.schema import Generation
+from llmft.data.batch import cut_padded
 from llmft.data.encode import Encoded
 from llmft.data.example import DocumentExample, DocumentPrediction
 from llmft.errors import ConfigError, ModelError
@@ -18,6 +19,7 @@ from llmft.models.load import Pretrained
 from llmft.models.padded import masked_loss, pad
 from llmft.tasks.language_model import LanguageModel
 from llmft.tasks.learn.reading import reading
+from llmft.tasks.learn.together import check_together, summed
 from llmft.tasks.learn.windows import cut_windows
 
 HIDDEN = 0.15
@@ -35,6 +37,7 @@ class MaskedLM:
     """
 
     head = Head.masked
+    cut = staticmethod(cut_padded)
 
     def __init__(self, formulation: LanguageModel, pretrained: Pretrained, generation: Generation, precision: torch.dtype):
         self.formulation = formulation
@@ -87,7 +90,11 @@ class MaskedLM:
         return {"window": self.window, "hidden": HIDDEN}
 
     def loss(self, documents: Sequence[Encoded]) -> Tensor:
-        """Negative log-likelihood of hidden tokens, summed; others are hidden each time.
+        """Negative log-likelihood of hidden tokens, summed; others are hidden each time."""
+        return summed(self.loss_together, documents, self.fast)
+
+    def loss_together(self, documents: Sequence[Encoded]) -> Tensor:
+        """The same in one padded batch, masked by length.
 
         What is hidden is drawn from torch's generator for the CPU, whose state checkpoints hold and validation sets.
         """
@@ -126,8 +133,10 @@ class MaskedLM:
             )
 
     def check_fast_path(self, documents: Sequence[Encoded]) -> PathCheck:
-        """Say that there is one path."""
-        return PathCheck(False, "encoders read padded batches")
+        """Compare padded batches with one document at a time, and take them from now on if they agree."""
+        found = check_together(self.loss_together, documents, self.pretrained, self.precision)
+        self.fast = found.fast
+        return found
 
     def predict(self, examples: Sequence[DocumentExample]) -> Iterator[tuple[int, DocumentPrediction]]:
         """Measure each text, and fill the gaps of those that ask for it: each mask token with what is most probable there."""

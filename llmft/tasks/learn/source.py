@@ -18,6 +18,8 @@ def fit_source(example: TextExample, task: Task, tokenizer: Any, room: int | Non
         room -= len(tokenizer(example.source, add_special_tokens=False).input_ids)
     limit = min((each for each in (task.max_source_tokens, room) if each is not None), default=None)
     limit = None if limit is None else max(1, limit)
-    text = example.source if example.context is None else example.context
-    text, cut = shorten(tokenizer, text, limit, task.truncation, example.where)
-    return replace(example, **{"source" if example.context is None else "context": text}), cut
+    if example.context is None:
+        text, cut = shorten(tokenizer, example.source, limit, task.truncation, example.where)
+        return replace(example, source=text), cut
+    text, cut = shorten(tokenizer, example.context, limit, task.truncation, example.where)
+    return replace(example, context=text), cut

@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 from transformers import GenerationConfig
 
 from llmft.config.schema import Generation
+from llmft.data.batch import cut_padded
 from llmft.data.encode import Encoded
 from llmft.data.example import SpanExample, SpanPrediction
 from llmft.hardware.precision import autocast
@@ -20,6 +21,7 @@ from llmft.models.padded import pad, span_logits
 from llmft.runs import signals
 from llmft.tasks.learn.span_search import Scored, choose_answer
 from llmft.tasks.learn.span_windows import Window, Windower
+from llmft.tasks.learn.together import check_together, summed
 from llmft.tasks.span import Span
 
 # B windows of a batch, T tokens of the longest
@@ -29,6 +31,7 @@ class SpanEncoder:
     """An encoder that learns where in a context the answer to a question stands."""
 
     head = Head.span
+    cut = staticmethod(cut_padded)
 
     def __init__(self, formulation: Span, pretrained: Pretrained, generation: Generation, precision: torch.dtype):
         self.formulation = formulation
@@ -58,6 +61,10 @@ class SpanEncoder:
 
     def loss(self, documents: Sequence[Encoded]) -> Tensor:
         """Mean of the cross-entropies of start and end, summed over windows."""
+        return summed(self.loss_together, documents, self.fast)
+
+    def loss_together(self, documents: Sequence[Encoded]) -> Tensor:
+        """The same in one padded batch, masked by length."""
         start_BT, end_BT, mask_BT = self.logits(documents)
         labels_B2 = torch.tensor([[int(place) for place in each.labels] for each in documents], device=mask_BT.device)
         return span_loss(start_BT, end_BT, mask_BT, labels_B2)
@@ -71,8 +78,10 @@ class SpanEncoder:
         return start_BT.float(), end_BT.float(), inputs["attention_mask"].bool()
 
     def check_fast_path(self, documents: Sequence[Encoded]) -> PathCheck:
-        """Say that there is one path: padded, with masks, as transformers computes it."""
-        return PathCheck(False, "encoders read padded batches")
+        """Compare padded batches with one document at a time, and take them from now on if they agree."""
+        found = check_together(self.loss_together, documents, self.pretrained, self.precision)
+        self.fast = found.fast
+        return found
 
     def predict(self, examples: Sequence[SpanExample]) -> Iterator[tuple[int, SpanPrediction]]:
         """Score the windows of all examples, those of similar length together, and choose an answer once an example's are done."""

@@ -1,6 +1,7 @@
 """Text to text on decoders: the prompt is context, the answer and its end token carry the loss."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,12 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from llmft.config.schema import Generation, LossOn
-from llmft.data.batch import Batch, collate_decoder
+from llmft.data.batch import Batch, collate_decoder, cut
 from llmft.data.encode import Encoded
 from llmft.data.example import Message, TextExample, TextPrediction
 from llmft.data.prompt import Prompt
-from llmft.errors import ConfigError, DataError
+from llmft.data.shorten import shorten
+from llmft.errors import ConfigError
 from llmft.hardware.precision import autocast
 from llmft.models.forward import PathCheck, check_fast_path, plain_loss, ragged_loss
 from llmft.models.generate import generate, generation_config
@@ -27,6 +29,7 @@ class TextDecoder:
     """A decoder that learns to write answers to prompts."""
 
     head = Head.text
+    cut = staticmethod(cut)
 
     def __init__(self, formulation: TextToText, pretrained: Pretrained, generation: Generation, precision: torch.dtype):
         self.formulation = formulation
@@ -52,8 +55,9 @@ class TextDecoder:
         free = self.pretrained.context - room if self.pretrained.context else None
         if not isinstance(example.source, str):
             return self.conversation_ids(example.source, free, example.where)
-        room = None if free is None else free - self.frame
-        fitted, cut = fit_source(example, self.formulation.task, self.pretrained.tokenizer, room)
+        fitted, cut = fit_source(
+            example, self.formulation.task, self.pretrained.tokenizer, None if free is None else free - self.frame
+        )
         return self.prompt.prompt_ids(fitted.source, fitted.context), cut
 
     def conversation_ids(self, turns: tuple[Message, ...], free: int | None, where: str) -> tuple[list[int], int]:
@@ -65,12 +69,17 @@ class TextDecoder:
             # up to the next question of the user's: an answer without its question would be read as a beginning
             later = next((place for place in range(len(system) + 1, len(turns)) if turns[place].role == "user"), None)
             if later is None:
-                raise DataError(
-                    f"{where}: the last turn alone has {len(ids)} tokens, {limit} fit. Shorten it, or raise task.max_source_tokens."
-                )
+                return self.prompt.prompt_ids(self.with_last_cut(turns, len(ids) - limit, where)), len(whole) - limit
             turns = system + turns[later:]
             ids = self.prompt.prompt_ids(turns)
         return ids, len(whole) - len(ids)
+
+    def with_last_cut(self, turns: tuple[Message, ...], excess: int, where: str) -> tuple[Message, ...]:
+        """Return a conversation whose last turn is shorter by some tokens."""
+        tokenizer, last = self.pretrained.tokenizer, turns[-1]
+        size = len(tokenizer(last.content, add_special_tokens=False).input_ids)
+        content, _ = shorten(tokenizer, last.content, max(1, size - excess), self.formulation.task.truncation, where)
+        return (*turns[:-1], replace(last, content=content))
 
     def encode(self, example: TextExample) -> Iterator[Encoded]:
         """Tokenise prompt and answer. An answer that is too long for task.max_target_tokens or the context leaves no tokens.

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from llmft.config.schema import Generation
-from llmft.data.batch import Batch, collate_pair
+from llmft.data.batch import Batch, collate_pair, cut_padded
 from llmft.data.encode import Encoded
 from llmft.data.encoder_prompt import EncoderPrompt
 from llmft.data.example import TextExample, TextPrediction
@@ -23,6 +23,7 @@ from llmft.models.languages import set_languages
 from llmft.models.load import Pretrained
 from llmft.models.padded import pair_loss
 from llmft.tasks.learn.source import fit_source
+from llmft.tasks.learn.together import check_together, summed
 from llmft.tasks.text_to_text import TextToText
 
 
@@ -30,6 +31,7 @@ class TextEncoderDecoder:
     """An encoder-decoder that learns to write one text after reading another."""
 
     head = Head.text
+    cut = staticmethod(cut_padded)
 
     def __init__(self, formulation: TextToText, pretrained: Pretrained, generation: Generation, precision: torch.dtype):
         self.formulation = formulation
@@ -53,7 +55,7 @@ class TextEncoderDecoder:
             example = replace(example, source="\n\n".join(turn.content for turn in example.source))
         room = self.pretrained.context - self.frame if self.pretrained.context else None
         fitted, cut = fit_source(example, self.formulation.task, self.pretrained.tokenizer, room)
-        return self.prompt.prompt_ids(fitted.source, fitted.context), cut
+        return self.prompt.prompt_ids(str(fitted.source), fitted.context), cut
 
     def encode(self, example: TextExample) -> Iterator[Encoded]:
         """Tokenise source and target. A target that is too long for task.max_target_tokens or the decoder leaves no tokens."""
@@ -84,12 +86,18 @@ class TextEncoderDecoder:
 
     def loss(self, documents: Sequence[Encoded]) -> Tensor:
         """Negative log-likelihood of the targets, summed over tokens."""
+        return summed(self.loss_together, documents, self.fast)
+
+    def loss_together(self, documents: Sequence[Encoded]) -> Tensor:
+        """The same in one padded batch, masked by length."""
         with autocast(self.pretrained.model.device, self.precision):
             return pair_loss(self.pretrained.model, self.collate(documents))
 
     def check_fast_path(self, documents: Sequence[Encoded]) -> PathCheck:
-        """Say that there is one path: padded, with masks, as transformers computes it."""
-        return PathCheck(False, "encoder-decoders read padded batches")
+        """Compare padded batches with one document at a time, and take them from now on if they agree."""
+        found = check_together(self.loss_together, documents, self.pretrained, self.precision)
+        self.fast = found.fast
+        return found
 
     def predict(self, examples: Sequence[TextExample]) -> Iterator[tuple[int, TextPrediction]]:
         """Decode a text for each example."""

@@ -184,4 +184,3 @@ def test_training_goes_on_as_before_a_prediction(open_label):
     assert first == second  # no dropout
     assert learner.pretrained.model.training
     assert learner.generation_config() is None
-    assert not learner.check_fast_path([]).fast

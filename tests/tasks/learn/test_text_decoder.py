@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from llmft.config.schema import Truncation
-from llmft.data.example import TextExample
+from llmft.config.schema import LossOn, Truncation
+from llmft.data.example import Message, TextExample
 from llmft.errors import ConfigError, DataError
 
 CJK = "東京都は日本の首都です"
@@ -151,3 +151,55 @@ def test_limited_holds_other_answers_to_the_same_length(open_text):
     text = "The quick brown fox jumps"
     assert task.limited(text) == tokenizer.decode(tokenizer(text).input_ids[:3])
     assert task.limited("fox") == "fox"
+
+
+TURNS = (Message("system", "Be brief."), Message("user", "fox"), Message("assistant", "red"), Message("user", "dog"))
+
+
+def test_every_answer_of_a_conversation_is_learnt_in_one_document(open_text):
+    task = open_text("llama", messages="m")
+    [found] = task.encode(TextExample("0", TURNS, ("brown",), "f:1"))
+    tokenizer = task.pretrained.tokenizer
+    assert tokenizer.decode(found.ids[found.loss_mask]) == "red<|im_end|>brown<|im_end|>"
+    whole = [{"role": turn.role, "content": turn.content} for turn in (*TURNS, Message("assistant", "brown"))]
+    text = tokenizer.apply_chat_template(whole, tokenize=False)
+    assert tokenizer.decode(found.ids) == text.removesuffix("\n")
+
+
+def test_or_only_the_last(open_text):
+    task = open_text("llama", messages="m", loss_on=LossOn.last)
+    [found] = task.encode(TextExample("0", TURNS, ("brown",), "f:1"))
+    assert task.pretrained.tokenizer.decode(found.ids[found.loss_mask]) == "brown<|im_end|>"
+
+
+def test_without_a_chat_template_each_answer_is_a_document_of_its_own(open_text):
+    task = open_text("gpt2", messages="m")
+    found = list(task.encode(TextExample("0", TURNS, ("brown",), "f:1")))
+    tokenizer = task.pretrained.tokenizer
+    assert [tokenizer.decode(item.ids) for item in found] == [
+        "Be brief.\n\nfox\n\nred\n\ndog\n\nbrown<|endoftext|>",
+        "Be brief.\n\nfox\n\nred<|endoftext|>",
+    ]
+    assert [tokenizer.decode(item.ids[item.loss_mask]) for item in found] == ["brown<|endoftext|>", "red<|endoftext|>"]
+
+
+def test_a_long_conversation_loses_its_oldest_turns_and_a_long_turn_its_end(open_text):
+    task = open_text("llama", messages="m", max_source_tokens=40)
+    old = (Message("user", "one " * 20), Message("assistant", "two " * 20))
+    [(ids, cut)] = [task.prompt_of(TextExample("0", (TURNS[0], *old, TURNS[3]), (), "f:1"), room=8)]
+    assert ids == task.prompt.prompt_ids((TURNS[0], TURNS[3]))
+    assert cut == len(task.prompt.prompt_ids((TURNS[0], *old, TURNS[3]))) - len(ids)
+    [(ids, cut)] = [task.prompt_of(TextExample("0", (Message("user", "sun " * 60),), (), "f:1"), room=8)]
+    assert len(ids) <= 40
+    assert cut > 0
+    assert task.pretrained.tokenizer.decode(ids).endswith("<|im_end|>\n<|im_start|>assistant\n")  # the frame is whole
+
+
+def test_of_a_question_with_its_context_the_context_is_cut(open_text):
+    task = open_text("llama", prompt="Read: {context}\nAnswer: {source}", max_source_tokens=6)
+    example = TextExample("0", "what goes with the fox", ("dog",), "f:1", "sun " * 40)
+    ids, cut = task.prompt_of(example, room=8)
+    text = task.pretrained.tokenizer.decode(ids)
+    assert "Answer: what goes with the fox" in text
+    assert text.count("sun") < 8
+    assert cut > 0
