@@ -52,7 +52,7 @@ SIGNATURES = {
     "empty": "nothing but white space",
     "cut": "ended by generation.max_new_tokens",
     "copied": f"{COPIED_WORDS} words or more that stand in the source, but for case and spaces",
-    "repeated4": f"{REPEATED_WORDS} words in a row occur twice; characters where nothing is separated by spaces",
+    "repeated4": f"{REPEATED_WORDS} words in a row occur twice; characters of scripts without spaces",
 }
 """What makes a prediction count."""
 
@@ -100,11 +100,8 @@ def is_empty(text: str) -> bool:
 
 
 def repeats_itself(text: str) -> bool:
-    """Whether some four words, or characters where nothing is separated by spaces, occur twice."""
-    words = text.split()
-    if len(words) == 1:
-        words = list(text.strip())
-    grams = ngrams(words, REPEATED_WORDS)
+    """Whether some four words in a row occur twice; of scripts without spaces, four characters."""
+    grams = ngrams(split_words(text), REPEATED_WORDS)
     return len(set(grams)) < len(grams)
 
 
