@@ -9,6 +9,8 @@ import torch
 from llmft.config.schema import Formulation
 from llmft.data.example import SpanExample
 from llmft.models.load import Head
+from llmft.models.padded import pad, span_logits
+from llmft.tasks.learn.span_encoder import span_loss
 
 TEXT = "The quick brown fox jumps over the lazy dog while the cat sleeps in the sun. A function returns a value; a module holds names."
 SETTINGS = {
@@ -80,6 +82,8 @@ def test_loss_is_transformers_own_summed_over_windows(learner):
     with torch.no_grad():
         expected = sum(plain(model, document).item() for document in documents)
         assert learner.loss(documents).item() == pytest.approx(expected, rel=1e-5)
+        assert learner.check_fast_path(documents).fast
+        assert learner.loss(documents).item() == pytest.approx(expected, rel=1e-5)
         # a batch of equal lengths is what run_qa computes: the mean over windows
         alike = [document for document in documents if len(document) == 24]
         ids = torch.from_numpy(np.stack([document.ids for document in alike]).astype(np.int64))
@@ -90,9 +94,25 @@ def test_loss_is_transformers_own_summed_over_windows(learner):
         assert learner.loss(alike).item() / len(alike) == pytest.approx(whole.item(), rel=1e-5)
 
 
+def test_padding_is_no_place_for_an_answer(learner):
+    """transformers lets it compete: the same windows in one padded batch get another loss, the more so, the more is padded."""
+    model = learner.pretrained.model
+    documents = [document for each in examples() for document in learner.encode(each)]
+    labels = torch.tensor([document.labels for document in documents])
+    inputs = pad(documents, learner.pretrained.tokenizer.pad_token_id, model.device, model)
+    with torch.no_grad():
+        theirs = model(**inputs, start_positions=labels[:, 0], end_positions=labels[:, 1]).loss.item()
+        start, end = span_logits(model, inputs)
+        ours = learner.loss(documents).item() / len(documents)
+        assert ours < theirs - 0.005
+        everything = torch.ones_like(inputs["attention_mask"]).bool()
+        assert span_loss(start, end, everything, labels).item() / len(documents) == pytest.approx(theirs, rel=1e-5)
+
+
 def test_gradients_of_micro_batches_add_up(learner):
     model = learner.pretrained.model
     documents = [document for each in examples() for document in learner.encode(each)]
+    assert learner.check_fast_path(documents).fast
 
     def gradients(parts):
         model.zero_grad()
@@ -155,6 +175,7 @@ def test_sixteen_rows_are_learnt_by_heart(open_learner):
     for weight in model.parameters():
         if weight.ndim == 2:
             weight.data.normal_(std=0.2)  # loud weights learn quickly
+    assert learner.check_fast_path(documents[:3]).fast
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0)
 
     def right():
