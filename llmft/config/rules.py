@@ -120,6 +120,11 @@ def _training(run: TrainRun) -> list[str]:
             wrong.append(f"adapter.alpha={adapter.alpha:g}: expected above 0; 2 x adapter.r is usual.")
         if not 0 <= adapter.dropout < 1:
             wrong.append(f"adapter.dropout={adapter.dropout:g}: expected a share from 0 to below 1.")
+    if adapter.name is AdapterKind.lora and run.model.scratch:
+        wrong.append(
+            f"adapter=lora with model.name={run.model.name}: a Transformer from scratch has random weights, which cannot stay as they"
+            " are. Set adapter=none."
+        )
     if run.gate.baseline == "latest":
         wrong.append("gate.baseline=latest: when the gate is held, that is this run itself. Name the run's directory.")
     if adapter.name is not AdapterKind.lora and run.export.merge:

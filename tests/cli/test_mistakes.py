@@ -1,5 +1,7 @@
 """What people get wrong, on the command line and in YAML: one sentence each, exit 2, no traceback."""
 
+from pathlib import Path
+
 import pytest
 
 UNKNOWN = [
@@ -54,6 +56,8 @@ WRONG_VALUES = [
     ("optimizer", "{lrr: 1}", "Did you mean optimizer.lr"),
     ("optimizer", "{lr: x}", "expected a number"),
 ]
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(("key", "hint"), UNKNOWN)
@@ -113,7 +117,8 @@ def test_all_at_once(llmft):
     assert llmft.err.splitlines() == [
         "error: llmft train has no setting optimizer.lrr. Did you mean optimizer.lr?",
         "error: llmft train has no setting learning_rate. Here it is called optimizer.lr.",
-        "error: task=sumarization: there is no such task. Did you mean summarization? Choices: summarization",
+        "error: task=sumarization: there is no such task. Did you mean summarization? "
+        "Choices: " + ", ".join(sorted(path.stem for path in (ROOT / "conf/task").glob("*.yaml"))),
         "error: hardware.device: found 'gpu', expected one of auto, cpu, cuda",
         "error: optimizer.lr: found 'abc', expected a number",
         "error: model: not a setting. Settings are written key=value; flags begin with a dash.",
@@ -135,7 +140,7 @@ def test_all_of_a_file_at_once(llmft, tmp_path):
         (("--multirun", "train"), "a command comes first"),
         (("train", "--lr", "3"), "error: --lr: llmft train has no such flag. Settings are written without dashes: lr=..."),
         (("train", "task=sumarization"), "Did you mean summarization?"),
-        (("train", "model=gpt3"), "Did you mean gpt2?"),
+        (("train", "model=gpt3"), "Did you mean gpt2 or gpt1?"),
         (("train", "-m", "model=gpt2,gpt3"), "error: model=gpt3: there is no such model."),
         (("train", "-m", "optimizer.lr=1e-4,abc"), "error: optimizer.lr: found 'abc', expected a number"),
         (("train", "optimizer.lr=1e-4,2e-4"), "error: optimizer.lr: several values (1e-4,2e-4) make a sweep, which needs -m."),

@@ -1,17 +1,15 @@
-"""From a source text to a prompt: exact texts, exact ids, and what is cut."""
+"""From a source text to a prompt: exact texts and exact ids."""
 
 import datetime
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from tokenizers import processors
 from transformers import AutoTokenizer
 
-from llmft.config.schema import Task, Truncation
+from llmft.config.schema import Task
 from llmft.data.example import Message
 from llmft.data.prompt import Prompt
-from llmft.errors import DataError, ModelError
+from llmft.errors import ModelError
 
 CJK = "東京都は日本の首都です。これは長い文章です。"
 DATED = (
@@ -173,60 +171,9 @@ def test_answers_come_back(chat, plain, text):
         assert prompt.decode(ids) == text.strip()
 
 
-def count(tokenizer, text):
-    return len(tokenizer(text, add_special_tokens=False).input_ids)
-
-
-LONG = "The quick brown fox jumps over the lazy dog while the cat sleeps in the sun."
-
-
-def test_truncation_takes_the_end_or_the_start(plain):
-    words = plain.tokenize(LONG)
-    cut = len(words) - 7
-    at_end = Prompt(Task(truncation=Truncation.end), plain)
-    assert at_end.shorten(LONG, 7, "f:1") == (plain.convert_tokens_to_string(words[:7]), cut)
-    at_start = Prompt(Task(truncation=Truncation.start), plain)
-    found, lost = at_start.shorten(LONG, 7, "f:1")
-    assert (found, lost) == (plain.convert_tokens_to_string(words[-7:]), cut)
-    assert found.endswith("in the sun.")
-
-
-def test_truncation_as_an_error(plain):
-    prompt = Prompt(Task(truncation=Truncation.error), plain)
-    size = count(plain, LONG)
-    with pytest.raises(DataError) as error:
-        prompt.shorten(LONG, 7, "news.jsonl:4")
-    assert str(error.value) == (
-        f"news.jsonl:4: the source has {size} tokens, task.max_source_tokens allows 7. Raise it or set task.truncation=end."
+def test_a_context_has_a_place_of_its_own_or_comes_below_the_source(plain):
+    assert (
+        Prompt(Task(prompt="{context}\nQ: {source}"), plain).text("who? {context}", "a {source}")
+        == "a {source}\nQ: who? {context}\n\n"
     )
-    assert prompt.shorten(LONG, size, "f:1") == (LONG, 0)
-
-
-def test_short_texts_are_left_alone(plain):
-    prompt = Prompt(Task(), plain)
-    assert prompt.shorten(LONG, None, "f:1") == (LONG, 0)
-    assert prompt.shorten(LONG, count(plain, LONG), "f:1") == (LONG, 0)
-    assert prompt.shorten("", 1, "f:1") == ("", 0)
-
-
-@settings(deadline=None, max_examples=200)
-@given(
-    text=st.text(alphabet=st.one_of(st.sampled_from("ab .東京🙂é"), st.characters(codec="utf-8")), max_size=30),
-    limit=st.integers(1, 20),
-    start=st.booleans(),
-)
-def test_cutting_keeps_whole_characters_within_the_limit(byte_level, text, limit, start):
-    """A character of three bytes may be three tokens: it is kept whole or not at all, and the limit holds."""
-    prompt = byte_level[start]
-    found, lost = prompt.shorten(text, limit, "f:1")
-    assert count(prompt.tokenizer, found) <= limit
-    assert text.endswith(found) if start else text.startswith(found)
-    assert (lost > 0) == (found != text)
-    if lost:
-        assert lost == count(prompt.tokenizer, text) - count(prompt.tokenizer, found)
-
-
-@pytest.fixture(scope="module")
-def byte_level(tiny):
-    tokenizer = AutoTokenizer.from_pretrained(tiny / "gpt2")
-    return [Prompt(Task(truncation=way), tokenizer) for way in (Truncation.end, Truncation.start)]
+    assert Prompt(Task(prompt="Q: {source} A:"), plain).text("who?", "text") == "Q: who?\n\ntext A:\n\n"
