@@ -23,10 +23,10 @@ def open_label(open_learner):
         torch.manual_seed(1)
         given = {"source": "{text}", "labels": [] if kind is VALUE else NAMES, **settings}
         learner = open_learner(name, formulation=Formulation.label, label_kind=kind, **given)
-        with torch.no_grad():  # fresh weights score all texts alike
+        with torch.no_grad():  # fresh weights score all texts alike, but for T5, which does not divide by sqrt(d)
             for weight in learner.pretrained.model.parameters():
                 if weight.ndim >= 2:
-                    weight.mul_(6)
+                    weight.mul_(1 if name == "t5" else 5)
         return learner
 
     return make
