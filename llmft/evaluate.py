@@ -10,8 +10,12 @@ from typing import Any
 
 from llmft.config.dump import config_yaml, to_values
 from llmft.config.schema import EvalRun, Gate, TrainRun
+from llmft.config.schema import Formulation as Formulations
 from llmft.data.dataset import RowSource, open_splits
-from llmft.data.example import Example
+from llmft.data.example import Example, Prediction
+from llmft.data.row import Row
+from llmft.data.source import kind_of
+from llmft.data.template import column_of
 from llmft.errors import ConfigError, DataError, GateNotMet
 from llmft.reports import record
 from llmft.reports import results as reports
@@ -43,6 +47,11 @@ def evaluate(run: EvalRun, command: list[str]) -> None:
         )
     rows = splits[split]
     read_baseline(run.gate, run.output_root, split, rows.content)
+    formulation: Formulation = bound.formulation(run.task, bound, run.seed)
+    predictions: list[Prediction] = []
+    if run.predictions:  # before the folder is claimed: a file that has to be repaired leaves none behind
+        examples = references_of(run, formulation, rows)
+        predictions = read_predictions(Path(run.predictions), formulation, examples, rows.description)
     model = run.predictions or str(trained or run.model.name)
     root = str(trained / "eval") if trained and not run.predictions else run.output_root
     label = split if trained and not run.predictions else f"eval-{run.task.name}-{Path(model).stem}"
@@ -55,11 +64,7 @@ def evaluate(run: EvalRun, command: list[str]) -> None:
         durable.write_text(directory.path / "config.yaml", config_yaml(run))
         durable.write_json(directory.path / "environment.json", environment())
         path = directory.path / "predictions" / f"{split}.jsonl"
-        formulation: Formulation
         if run.predictions:
-            formulation = bound.formulation(run.task, bound, run.seed)
-            examples = examples_of(formulation, rows)
-            predictions = read_predictions(Path(run.predictions), formulation, examples, rows.description)
             scored = score_predictions(formulation, examples, predictions, path)
         else:
             learner = open_task(run, trained)
@@ -88,9 +93,28 @@ def open_rows(run: EvalRun, bound: BoundTask) -> Mapping[str, RowSource]:
         raise DataError(f"predictions={run.predictions}: there is no such file")
     if run.references is None:
         return open_splits(run.task.data, bound.builtin, bound.row)
+    if not Path(run.references).exists():
+        raise DataError(f"references={run.references}: there is no such file")
     data = replace(run.task.data, train=None, validation=None, test=None, builtin=None)
     setattr(data, run.split.value, [run.references])
-    return open_splits(data, None, bound.row)
+    return open_splits(data, None, None if texts_alone(run) else bound.row)
+
+
+def texts_alone(run: EvalRun) -> bool:
+    """Whether run.references is a text file with a reference a line, which has no columns for sources."""
+    if run.references is None or not run.predictions or run.task.data.columns or kind_of(Path(run.references)) != ".txt":
+        return False
+    return run.task.formulation in (Formulations.text_to_text, Formulations.label) and run.task.target != "{text}"
+
+
+def references_of(run: EvalRun, formulation: Formulation, rows: RowSource) -> list[Example]:
+    """Return the examples that predictions belong to; a line of a text file is what task.target reads, of an empty source."""
+    if not texts_alone(run):
+        return examples_of(formulation, rows)
+    target = column_of(run.task.target, "task.target").text
+    sources = dict.fromkeys(formulation.columns, "")
+    lines = [Row(sources | {target: row.fields["text"]}, row.where) for row in rows]
+    return [replace(example, source="", context=None) for example in formulation.examples(lines)]
 
 
 def examples_of(formulation: Formulation, rows: RowSource) -> list[Example]:
@@ -141,7 +165,7 @@ def gated_scores(results: Results) -> dict[str, Metric]:
     """Return the scores that gates may name: those of the split, and the validation loss of a training run."""
     scores = dict(results.metrics)
     if results.train and results.train.validation_loss is not None:
-        scores["loss"] = Metric(results.train.validation_loss, None, None, 0, "mean per target token, validation rows", False)
+        scores["loss"] = Metric(results.train.validation_loss, None, None, 0, "mean per unit of loss, validation rows", False)
     return scores
 
 

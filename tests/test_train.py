@@ -234,12 +234,24 @@ def test_gates_decide_the_exit_code(gate: str, code: int, command: list[str], ti
     assert [each["met"] for each in results["gates"]] == [code == 0]
 
 
-@pytest.mark.parametrize("model", ["bert", "t5", "bart", "marian", "mbart", "m2m100"])
-def test_other_families_are_refused_in_a_sentence(
-    model: str, command: list[str], tiny: Path, capsys: pytest.CaptureFixture[str]
+SENSELESS = [
+    *((task, "bert") for task in ("translation", "summarization", "question_answering", "instruction")),
+    *(("question_answering_extractive", model) for model in ("gpt2", "llama", "t5", "bart")),
+    *(("text_generation", model) for model in ("t5", "bart", "marian")),
+]
+
+
+@pytest.mark.parametrize(("task", "model"), SENSELESS)
+def test_senseless_pairs_are_refused_in_a_sentence_that_names_what_would_do(
+    task: str, model: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([*command, f"model.name={tiny / model}"]) == 2
-    assert "trains decoders so far" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", f"task={task}", f"model.name={tiny / model}", "adapter=none"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: model.name: {model} is a")
+    assert f"task={task} " in line
+    assert "Or use another model: model=" in line
+    assert not Path("outputs").exists()
 
 
 def test_a_sweep_with_a_failing_job(command: list[str], tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -73,8 +73,9 @@ def answers_of(part: Fields) -> Fields:
 def alpaca(row: Fields) -> list[Fields]:
     """Instruction, input and output, or an instruction with several `instances` of input and output: id, source, target.
 
-    The input stands below the instruction, after an empty line; one that is empty leaves the instruction alone.
-    Raises DataError where a text is missing. Taori et al. 2023; Wang et al. 2022, arXiv:2212.10560.
+    The input stands below the instruction, after an empty line; one that is empty leaves the instruction alone. Without an
+    output, as in what is to be predicted, there is no target.
+    Raises DataError where another text is missing. Taori et al. 2023; Wang et al. 2022, arXiv:2212.10560.
     """
     instruction = text_at(row, "instruction")
     instances = items(row["instances"], "instances") if "instances" in row else [row]
@@ -83,7 +84,8 @@ def alpaca(row: Fields) -> list[Fields]:
         given = text_at(instance, "input") if instance.get("input") is not None else ""
         source = f"{instruction}\n\n{given}" if given.strip() else instruction
         own = {"id": row["id"] if len(instances) == 1 else f"{row['id']}-{number}"} if row.get("id") is not None else {}
-        made.append({**own, "source": source, "target": text_at(instance, "output")})
+        answer = {"target": text_at(instance, "output")} if "output" in instance else {}
+        made.append({**own, "source": source, **answer})
     return made
 
 

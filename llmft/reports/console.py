@@ -136,6 +136,8 @@ def show_scores(
     baselines: Mapping[str, Mapping[str, Metric]],
 ) -> None:
     """Show the scores as a table: untuned, tuned with the 95 % interval, the paired difference, each trivial baseline."""
+    if not after:  # no rows were scored
+        return
     table = Table(box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, collapse_padding=True)
     table.add_column("score")
     heads = (

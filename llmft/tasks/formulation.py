@@ -55,10 +55,12 @@ class Formulation(Protocol):
 class Learner(Protocol):
     """A formulation with a model. Made by Learner(formulation, pretrained, generation, precision).
 
-    `fast` tells whether several documents may share a forward pass; it is set once the paths were compared.
+    `unit` is what the loss is summed over and divided by: tokens, windows or texts. `fast` tells whether several documents may
+    share a forward pass; it is set once the paths were compared.
     """
 
     head: Head
+    unit: str
     formulation: Any
     pretrained: Pretrained
     generation: Generation

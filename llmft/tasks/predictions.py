@@ -19,7 +19,13 @@ def read_predictions(path: Path, formulation: Formulation, examples: Sequence[Ex
     if not path.is_file():
         raise DataError(f"predictions={path}: there is no such file")
     rows = [as_prediction(row, kind_of(path)) for row in read(path, every_line=True)]
-    if rows and all("id" in row.fields for row in rows):
+    named = [row for row in rows if "id" in row.fields]
+    if named and len(named) < len(rows):
+        alone = next(row for row in rows if "id" not in row.fields)
+        raise DataError(
+            f"{alone.where}: no id, which {len(named)} of the {len(rows)} predictions have. Give each row its id, or none of them."
+        )
+    if named:
         rows = by_id(rows, [example.id for example in examples], path, references)
     elif len(rows) != len(examples):
         raise DataError(

@@ -101,17 +101,22 @@ class TextToText:
             [each.text for each in predictions],
             [each.targets for each in examples],
             self.seed,
-            sources=[text_of(each) for each in examples],
+            sources=[text_of(each) for each in examples] if has_sources(examples) else None,
             finish_reasons=[each.finished for each in predictions],
             language=self.task.target_language,
         )
 
     def baselines(self, examples: Sequence[TextExample], train: Iterable[TextExample]) -> dict[str, list[TextPrediction]]:
-        """Return the task's trivial answers, held to max_new_tokens like the model's."""
-        return {
+        """Return the task's trivial answers, held to max_new_tokens like the model's; none where all sources are empty."""
+        return {} if not has_sources(examples) else {
             name.replace("_", "-"): [TextPrediction(each.id, self.limit(answer(each)), "stop") for each in examples]
             for name, answer in self.bound.baselines.items()
         }
+
+
+def has_sources(examples: Sequence[TextExample]) -> bool:
+    """Whether any source has text: a file of references alone has none."""
+    return any(text_of(each) for each in examples)
 
 
 def text_of(example: TextExample) -> str:

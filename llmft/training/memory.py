@@ -33,7 +33,8 @@ class Plan:
     validation_rows: int
     test_rows: int
     tokens_per_epoch: int
-    loss_tokens_per_epoch: int
+    loss_units_per_epoch: int
+    loss_unit: str
     longest_row_tokens: int
     cut_rows: int
     cut_tokens: int
@@ -57,7 +58,7 @@ class Plan:
         lines = {
             "train": f"{self.trained_parameters:,} of {self.parameters:,} parameters ({share:.2%}), {self.precision} on {self.device}",
             "rows": f"{self.train_rows:,} train, {self.validation_rows:,} validation, {self.test_rows:,} test",
-            "tokens": f"{self.tokens_per_epoch:,} an epoch, {self.loss_tokens_per_epoch:,} of them carry loss; the longest row has {self.longest_row_tokens:,}",
+            "tokens": f"{self.tokens_per_epoch:,} an epoch, loss on {self.loss_units_per_epoch:,} {self.loss_unit}; the longest row has {self.longest_row_tokens:,}",
             "cut": f"{self.cut_rows:,} sources lose {self.cut_tokens:,} tokens; {self.left_out_rows:,} rows left out, their targets are too long",
             "steps": f"{self.steps:,} of {self.batch_size} examples, {self.steps_per_epoch:,} an epoch, at most {self.micro_tokens:,} tokens at once",
             "memory": f"about {needed / 2**30:.1f} GiB of {self.free_bytes / 2**30:.1f} GiB free",

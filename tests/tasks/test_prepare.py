@@ -84,7 +84,7 @@ def test_the_plan_counts(open_text, source, make_source):
     documents = corpus.train.documents([0, 1, 2])
     assert (plan.train_rows, plan.left_out_rows, plan.validation_rows, plan.test_rows) == (3, 1, 0, 1)
     assert plan.tokens_per_epoch == sum(map(len, documents))
-    assert plan.loss_tokens_per_epoch == sum(len(task.prompt.target_ids(text)) for text in ("fox", "dog", "b"))
+    assert plan.loss_units_per_epoch == sum(len(task.prompt.target_ids(text)) for text in ("fox", "dog", "b"))
     assert plan.longest_row_tokens == max(map(len, documents))
     size = len(task.pretrained.tokenizer("dog " * 40).input_ids)
     assert (plan.cut_rows, plan.cut_tokens) == (1, size - 10)

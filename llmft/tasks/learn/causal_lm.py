@@ -32,6 +32,7 @@ class CausalLM:
 
     head = Head.text
     cut = staticmethod(cut)
+    unit = "tokens"
 
     def __init__(self, formulation: LanguageModel, pretrained: Pretrained, generation: Generation, precision: torch.dtype):
         self.formulation = formulation

@@ -38,6 +38,7 @@ class LabelHead:
 
     head = Head.label
     cut = staticmethod(cut_padded)
+    unit = "texts"
 
     def __init__(self, formulation: Label, pretrained: Pretrained, generation: Generation, precision: torch.dtype):
         self.formulation = formulation

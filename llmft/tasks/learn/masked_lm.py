@@ -38,6 +38,7 @@ class MaskedLM:
 
     head = Head.masked
     cut = staticmethod(cut_padded)
+    unit = "tokens"
 
     def __init__(self, formulation: LanguageModel, pretrained: Pretrained, generation: Generation, precision: torch.dtype):
         self.formulation = formulation

@@ -32,6 +32,7 @@ class SpanEncoder:
 
     head = Head.span
     cut = staticmethod(cut_padded)
+    unit = "windows"
 
     def __init__(self, formulation: Span, pretrained: Pretrained, generation: Generation, precision: torch.dtype):
         self.formulation = formulation

@@ -30,6 +30,7 @@ class TextDecoder:
 
     head = Head.text
     cut = staticmethod(cut)
+    unit = "tokens"
 
     def __init__(self, formulation: TextToText, pretrained: Pretrained, generation: Generation, precision: torch.dtype):
         self.formulation = formulation

@@ -32,6 +32,7 @@ class TextEncoderDecoder:
 
     head = Head.text
     cut = staticmethod(cut_padded)
+    unit = "tokens"
 
     def __init__(self, formulation: TextToText, pretrained: Pretrained, generation: Generation, precision: torch.dtype):
         self.formulation = formulation
