@@ -167,11 +167,14 @@ def test_alpaca(row, made):
     assert alpaca(row) == made
 
 
+def test_alpaca_that_is_to_be_answered():
+    assert alpaca({"instruction": "Name it.", "input": "X"}) == [{"source": "Name it.\n\nX"}]
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
         ({"input": "x", "output": "y"}, "no 'instruction'; found input, output."),
-        ({"instruction": "x"}, "no 'output'; found instruction."),
         ({"instruction": "x", "output": ["y"]}, "output is ['y']; expected text."),
         ({"instruction": "x", "instances": [1]}, "instances is [1]; expected a list of objects."),
         ({"instruction": "x", "input": 3, "output": "y"}, "input is 3; expected text."),

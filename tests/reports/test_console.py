@@ -93,6 +93,11 @@ def test_scores_of_a_plain_model(sample, capfd):
     assert ["loss", "1.600"] in cells
 
 
+def test_no_scores(capfd):
+    console.show_scores(None, {}, {}, {})
+    assert lines(capfd) == []
+
+
 def test_next(capfd):
     console.show_next(["llmft eval run=outputs/" + "x" * 200])
     assert lines(capfd) == ["Next", "  llmft eval run=outputs/" + "x" * 200]
