@@ -164,6 +164,10 @@ def test_answers_by_the_definition(task: str, files: Path) -> None:
             ['{"prediction": "x"}'] * 3,
             "predictions=written.jsonl: 3 predictions for 4 rows of gold.jsonl; the first without a partner is gold.jsonl:4.",
         ),
+        (
+            ['{"id": "a", "prediction": "x"}'] + ['{"prediction": "x"}'] * 3,
+            "written.jsonl:2: no id, which 1 of the 4 predictions have. Give each row its id, or none of them.",
+        ),
         (['{"id": "a", "text": "x"}'], "written.jsonl:1: no column 'prediction'; the row has id, text."),
         (
             ['{"id": "a", "prediction": null}', *(f'{{"id": "{key}", "prediction": ""}}' for key in "bcd")],
@@ -176,6 +180,19 @@ def test_predictions_that_do_not_fit(lines: list[str], said: str, files: Path, c
     command = ["eval", "model=none", "task=summarization", "predictions=written.jsonl", "references=gold.jsonl"]
     assert main([*command, "task.source={source}", "task.target={refs}"]) == 4
     assert said in capsys.readouterr().err
+    assert not list(Path().glob("outputs/*"))  # the file is repaired and the command repeated, with nothing in the way
+
+
+def test_references_of_a_text_file_are_lines_without_sources(files: Path) -> None:
+    Path("written.txt").write_text("A cat sat here.\nNo.\n")
+    Path("gold.txt").write_text("A cat sat there.\nYes.\n")
+    command = ["model=none", "task=summarization", "predictions=written.txt", "references=gold.txt", "output=found"]
+    assert main(["eval", *command]) == 0
+    found = json.loads(Path("found/results.json").read_text())
+    assert found["metrics"]["rouge1"]["value"] == pytest.approx(37.5)  # 3 of 4 words, and 0 of 1
+    assert found["n"] == 2
+    assert "copied" not in found["metrics"]  # of sources nothing is known
+    assert found["baselines"] == {}
 
 
 def test_lines_of_text_keep_their_places(files: Path) -> None:

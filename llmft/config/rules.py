@@ -42,8 +42,6 @@ def check(run: TrainRun | EvalRun | PredictRun) -> list[str]:
         wrong.append(f"model.package={run.model.package}: which file in it? Add model.package_file=NAME.gguf")
     if run.model.package_file is not None and run.model.package is None:
         wrong.append(f"model.package_file={run.model.package_file}: in which package? Add model.package=NAME")
-    if run.model.name == "none" and not (isinstance(run, EvalRun) and run.predictions):
-        wrong.append("model=none: there is no model to run. Name one, as in model=smollm2_135m, or score a file: predictions=FILE")
     wrong += _at_least(run.hardware, "hardware", threads=1)
     if run.hardware.threads is not None and run.hardware.threads > MOST_THREADS:
         wrong.append(f"hardware.threads={run.hardware.threads}: expected {MOST_THREADS} or less.")

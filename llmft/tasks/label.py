@@ -1,6 +1,5 @@
 """Texts, or pairs of texts, to labels: one class of several, any number of them, or a number."""
 
-import json
 import math
 import re
 from collections import Counter
@@ -16,7 +15,7 @@ from llmft.data.template import Template
 from llmft.errors import DataError
 from llmft.metrics.score import Score
 from llmft.tasks.bound import BoundTask, measure
-from llmft.tasks.label_target import LabelTarget, as_text, named
+from llmft.tasks.label_target import LabelTarget, as_text, list_in, named
 from llmft.tasks.rows import row_id
 
 MOST_LABELS = 1000
@@ -85,7 +84,7 @@ class Label:
         if kind is LabelKind.value:
             return LabelPrediction(id, (number_in(found, where),), {})
         if kind is LabelKind.multi and isinstance(found, str) and found.startswith("["):
-            found = list_in(found, where)
+            found = list_in(found, "the prediction", where)
         several = found if isinstance(found, list) else [] if found in ("", None) else [found]
         labels = [as_text(label) for label in several]
         if None in labels or (kind is LabelKind.single and isinstance(found, list)):
@@ -167,11 +166,3 @@ def number_in(found: Any, where: str) -> str:
     except ValueError:
         pass
     raise DataError(f"{where}: the prediction is {shortened(found)}; expected a number. Each row needs one.")
-
-
-def list_in(text: str, where: str) -> list[Any]:
-    """Return a list written as JSON. Raises DataError if it is none."""
-    try:
-        return list(json.loads(text))
-    except json.JSONDecodeError as error:
-        raise DataError(f'{where}: the prediction {shortened(text)} is no JSON list: {error}. Expected ["a", "b"].') from error

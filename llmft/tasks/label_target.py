@@ -48,7 +48,12 @@ class LabelTarget:
         return (found[0],)
 
     def several(self, value: Any, row: Row) -> tuple[str, ...]:
-        """Return the labels in a list, each once; an empty list is none, and so is an empty cell of a table."""
+        """Return the labels in a list, each once; an empty list is none, and so is an empty cell of a table.
+
+        A table writes a list as JSON.
+        """
+        if isinstance(value, str) and value.startswith("["):
+            value = list_in(value, "the text", row.where)
         labels = [as_text(item) for item in (value if isinstance(value, list) else [] if value == "" else [value])]
         if None in labels or "" in labels:
             raise DataError(
@@ -62,6 +67,16 @@ def as_text(value: Any) -> str | None:
     if isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
         return json.dumps(value)
     return value if isinstance(value, str) else None
+
+
+def list_in(text: str, what: str, where: str) -> list[Any]:
+    """Return a list written as JSON, as tables hold it. Raises DataError if it is none."""
+    try:
+        return list(json.loads(text))
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f'{where}: {what} {shortened(text)} is no JSON list: {error}. Expected ["a", "b"]; write it so.'
+        ) from error
 
 
 def is_number(text: str) -> bool:

@@ -108,7 +108,9 @@ class TextToText:
 
     def baselines(self, examples: Sequence[TextExample], train: Iterable[TextExample]) -> dict[str, list[TextPrediction]]:
         """Return the task's trivial answers, held to max_new_tokens like the model's; none where all sources are empty."""
-        return {} if not has_sources(examples) else {
+        if not has_sources(examples):
+            return {}
+        return {
             name.replace("_", "-"): [TextPrediction(each.id, self.limit(answer(each)), "stop") for each in examples]
             for name, answer in self.bound.baselines.items()
         }

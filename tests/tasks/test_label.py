@@ -44,6 +44,8 @@ def task_of(kind=SINGLE):
         (MULTI, [], ()),
         (MULTI, "", ()),
         (MULTI, "sad", ("sad",)),
+        (MULTI, '["sad", "mad"]', ("sad", "mad")),  # a cell of a table
+        (MULTI, "[]", ()),
         (VALUE, -2.5, ("-2.5",)),
         (VALUE, "3", ("3",)),
     ],
@@ -62,6 +64,8 @@ def test_labels_of_a_row(label, kind, given, expected):
         (MULTI, None, "f:1: the labels are null; expected a list of texts, empty for none. Fix task.target or the data."),
         (MULTI, ["a", ["b"]], "f:1: the labels are a list of 2 (['a', ['b']]); expected a list of texts, empty for none. "
          "Fix task.target or the data."),
+        (MULTI, "['a', 'b']", 'f:1: the text "[\'a\', \'b\']" is no JSON list: Expecting value: line 1 column 2 (char 1). '
+         'Expected ["a", "b"]; write it so.'),
         (VALUE, "good", "f:1: the value is 'good'; expected a finite number in {label}. Fix task.target or the data, "
          "or set task.label_kind=single for classes."),
         (VALUE, "nan", "f:1: the value is 'nan'; expected a finite number in {label}. Fix task.target or the data, "
