@@ -20,6 +20,9 @@ from llmft.metrics.score import Score
 GIVEN = ("sources", "finish_reasons", "null_odds", "labels", "language", "window", "overlap")
 """What a formulation knows beside predictions and references; a metric gets those that it has a parameter for."""
 
+MEASURED = {"perplexity": ("likelihoods",), "regression": ("numbers",), "classification": ("labels", "texts")}
+"""What the built-in metrics measure, where it is not texts."""
+
 
 @dataclass(frozen=True)
 class BoundMetric:
@@ -79,7 +82,18 @@ def bind_metric(name: str, options: dict[str, Any] | None, task: Task, plugins: 
         raise ConfigError(f"{where}.{taken[0]}: a metric gets {taken[0]} from the task. Leave it out.")
     wants = tuple(name for name in GIVEN if name in inspect.signature(function).parameters)
     check_options(function, options | dict.fromkeys(wants), given=2, where=where)
-    if name in names.METRICS:  # one of the user's own may have reasons not to take what it is tried with
+    if name in names.METRICS:
+        kind, measured = predicted(task), MEASURED.get(name, ("texts",))
+        if kind not in measured:
+            fitting = [each for each in names.METRICS if kind in MEASURED.get(each, ("texts",))]
+            raise ConfigError(
+                f"{where}: it measures {' and '.join(measured)}, and {task.formulation.value} with label_kind={task.label_kind.value} "
+                f"predicts {kind}. Leave it out (~task.metrics.{name}); for {kind} there is {', '.join(fitting)}."
+                if task.formulation is Formulation.label
+                else f"{where}: it measures {' and '.join(measured)}, and {task.formulation.value} predicts {kind}. Leave it out "
+                f"(~task.metrics.{name}); for {kind} there is {', '.join(fitting)}."
+            )
+        # one of the user's own may have reasons not to take what it is tried with
         with try_options(where, options):
             predictions, references = probe(task)
             known = {"language": task.target_language} if "language" in wants else {}  # some need a package of their own

@@ -37,7 +37,7 @@ PROBLEMS = {
 EXAMPLES = {
     Family.decoder: "model=smollm2_135m, gpt2 or qwen3_0_6b",
     Family.encoder_decoder: "model=t5_small, bart_base or opus_mt_en_de",
-    Family.encoder: "model=bert_base or minilm_l6",
+    Family.encoder: "model=bert_base or roberta_base",
 }
 INSTEAD = {
     ("text_to_text", Family.encoder): "an encoder reads and does not write",

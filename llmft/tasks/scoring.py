@@ -105,7 +105,8 @@ def differences(before: Scored | None, after: Scored, seed: int) -> dict[str, Di
     return {
         name: Difference(**asdict(paired(before.scores[name], score, seed)))
         for name, score in after.scores.items()
-        if (score.of_sample or score.per_example)
+        if score.n > 1  # one example is no sample: its difference has no interval
+        and (score.of_sample or score.per_example)
         and name in before.scores
         and math.isfinite(score.value)
         and math.isfinite(before.scores[name].value)

@@ -101,6 +101,12 @@ def test_differences_are_paired_by_example(task, examples):
     assert differences(None, better, seed=0) == {}
 
 
+def test_one_example_is_no_sample(task, examples):
+    worse, better = made(task, ["nothing"], examples[:1]), made(task, TEXTS[:1], examples[:1])
+    assert better.scores["rouge1"].value == pytest.approx(100)
+    assert differences(worse, better, seed=0) == {}
+
+
 def test_direction():
     nothing = Scored({}, [])
     assert nothing.higher_is_better("own") is True
