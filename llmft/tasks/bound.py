@@ -82,18 +82,14 @@ def bind_metric(name: str, options: dict[str, Any] | None, task: Task, plugins: 
         raise ConfigError(f"{where}.{taken[0]}: a metric gets {taken[0]} from the task. Leave it out.")
     wants = tuple(name for name in GIVEN if name in inspect.signature(function).parameters)
     check_options(function, options | dict.fromkeys(wants), given=2, where=where)
-    if name in names.METRICS:
+    if name in names.METRICS:  # one of the user's own may have reasons not to take what it is tried with
         kind, measured = predicted(task), MEASURED.get(name, ("texts",))
         if kind not in measured:
-            fitting = [each for each in names.METRICS if kind in MEASURED.get(each, ("texts",))]
+            fitting = ", ".join(each for each in names.METRICS if kind in MEASURED.get(each, ("texts",)))
             raise ConfigError(
-                f"{where}: it measures {' and '.join(measured)}, and {task.formulation.value} with label_kind={task.label_kind.value} "
-                f"predicts {kind}. Leave it out (~task.metrics.{name}); for {kind} there is {', '.join(fitting)}."
-                if task.formulation is Formulation.label
-                else f"{where}: it measures {' and '.join(measured)}, and {task.formulation.value} predicts {kind}. Leave it out "
-                f"(~task.metrics.{name}); for {kind} there is {', '.join(fitting)}."
+                f"{where}: it measures {' and '.join(measured)}, and task={task.name} predicts {kind}, which {fitting} can measure. "
+                f"Leave it out: ~task.metrics.{name}"
             )
-        # one of the user's own may have reasons not to take what it is tried with
         with try_options(where, options):
             predictions, references = probe(task)
             known = {"language": task.target_language} if "language" in wants else {}  # some need a package of their own
@@ -101,13 +97,21 @@ def bind_metric(name: str, options: dict[str, Any] | None, task: Task, plugins: 
     return BoundMetric(name, function, options, wants)
 
 
+def predicted(task: Task) -> str:
+    """Return what the task predicts."""
+    if task.formulation is Formulation.label:
+        return "numbers" if task.label_kind is LabelKind.value else "labels"
+    return "likelihoods" if task.formulation is Formulation.language_model else "texts"
+
+
 def probe(task: Task) -> tuple[list[Any], list[Any]]:
     """Return two predictions and their references, of the kind that the task's metrics are given."""
-    if task.formulation is Formulation.language_model:
+    kind = predicted(task)
+    if kind == "likelihoods":
         return [DocumentPrediction(name, 1.0, 2, 3) for name in "ab"], [(), ()]
-    if task.formulation is Formulation.label and task.label_kind is not LabelKind.value:
+    if kind == "labels":
         return [("a",), ("b",)], [("a",), ("b",)]
-    texts = ("1.5", "2") if task.formulation is Formulation.label else ("a text", "another one")
+    texts = ("1.5", "2") if kind == "numbers" else ("a text", "another one")
     return list(texts), [(text,) for text in texts]
 
 

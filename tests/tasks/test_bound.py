@@ -1,8 +1,10 @@
 """Names of a task become functions, and everything wrong with them is said at once."""
 
+from dataclasses import replace
+
 import pytest
 
-from llmft.config.schema import Task
+from llmft.config.schema import Formulation, LabelKind, Task
 from llmft.data.row import Row
 from llmft.data.row_function import apply_row
 from llmft.errors import ConfigError
@@ -71,6 +73,43 @@ def test_an_option_of_the_wrong_kind(monkeypatch):
     monkeypatch.setattr("llmft.metrics.rouge.rouge", picky)
     with pytest.raises(ConfigError, match=r"^task\.metrics\.rouge: does not work with share=much: .*Correct the options"):
         bind_task(Task(metrics={"rouge": {"share": "much"}}), [])
+
+
+LABELS = Task(name="mine", formulation=Formulation.label)
+NUMBERS = Task(name="mine", formulation=Formulation.label, label_kind=LabelKind.value)
+
+
+@pytest.mark.parametrize(
+    ("task", "metric", "message"),
+    [
+        (LABELS, "bleu", "it measures texts, and task=mine predicts labels, which classification can measure."),
+        (LABELS, "perplexity", "it measures likelihoods, and task=mine predicts labels, which classification can measure."),
+        (
+            NUMBERS,
+            "classification",
+            "it measures labels and texts, and task=mine predicts numbers, which regression can measure.",
+        ),
+        (
+            Task(name="mine", formulation=Formulation.language_model),
+            "rouge",
+            "it measures texts, and task=mine predicts likelihoods, which perplexity can measure.",
+        ),
+        (
+            Task(name="mine"),
+            "regression",
+            "it measures numbers, and task=mine predicts texts, which bleu, chrf, ter, rouge, squad, classification, health can measure.",
+        ),
+    ],
+)
+def test_a_metric_of_another_kind_of_task(task, metric, message):
+    with pytest.raises(ConfigError) as error:
+        bind_task(replace(task, metrics={metric: {}}), [])
+    assert str(error.value) == f"task.metrics.{metric}: {message} Leave it out: ~task.metrics.{metric}"
+
+
+def test_texts_may_be_classes():
+    """A model that writes the label is scored as one that chooses it."""
+    assert bind_task(Task(metrics={"classification": {}}), []).metrics
 
 
 def test_a_metric_of_ones_own_that_fails():
