@@ -3,8 +3,9 @@
     python scripts/squad_trainer.py MODEL TRAIN.json EVAL.json --epochs 3 --lr 3e-4 --batch 16 --length 160 --stride 64 --seed 1
 
 TRAIN and EVAL are flat: {"data": [{"id", "question", "context", "answers": {"text": [...], "answer_start": [...]}}, ...]}.
-Windows and answers are made as transformers' run_qa makes them; only the order of the windows is llmft's. Prints one JSON
-object: exact match and F1 in 0..100 (Rajpurkar et al. 2016, arXiv:1606.05250), the number of windows, and seconds.
+Windows and answers are made as transformers' run_qa makes them; only the order of the windows is llmft's. With --mask-padding
+the loss is llmft's, too: transformers' own lets a batch's padding compete with the answer. Prints one JSON object: exact
+match and F1 in 0..100 (Rajpurkar et al. 2016, arXiv:1606.05250), the number of windows, and seconds.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.functional import cross_entropy
 from torch.utils.data import Sampler
 from transformers import (
     AutoModelForQuestionAnswering,
@@ -80,12 +82,24 @@ class InOrder(Sampler[int]):
 
 
 class OrderedTrainer(Trainer):
-    """A Trainer that is told the order."""
+    """A Trainer that is told the order, and whether padding may be an answer, as it may in transformers' own loss."""
 
     sampler: InOrder
+    mask_padding: bool
 
     def _get_train_sampler(self, *given: Any) -> InOrder:
         return self.sampler
+
+    def compute_loss(self, model: Any, inputs: Row, *given: Any, **options: Any) -> Any:
+        """Return transformers' own loss, or the same with the places behind a window's end left out of the softmax."""
+        if not self.mask_padding:
+            return super().compute_loss(model, inputs, *given, **options)
+        found = model(
+            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], token_type_ids=inputs["token_type_ids"]
+        )
+        behind = inputs["attention_mask"] == 0
+        starts = cross_entropy(found.start_logits.masked_fill(behind, -torch.inf), inputs["start_positions"])
+        return (starts + cross_entropy(found.end_logits.masked_fill(behind, -torch.inf), inputs["end_positions"])) / 2
 
 
 def train(model: Any, tokenizer: Any, inputs: list[Row], options: argparse.Namespace, folder: str) -> None:
@@ -107,6 +121,7 @@ def train(model: Any, tokenizer: Any, inputs: list[Row], options: argparse.Names
     )
     trainer = OrderedTrainer(model, arguments, DataCollatorWithPadding(tokenizer), train_dataset=inputs)
     trainer.sampler = InOrder(Order(len(inputs), options.batch, options.seed))
+    trainer.mask_padding = options.mask_padding
     trainer.train()
 
 
@@ -148,6 +163,7 @@ def main() -> None:
         parser.add_argument(name, type=Path)
     for name, kind in (("epochs", float), ("lr", float), ("batch", int), ("length", int), ("stride", int), ("seed", int)):
         parser.add_argument(f"--{name}", type=kind, required=True)
+    parser.add_argument("--mask-padding", action="store_true", help="leave padding out of the loss, as llmft does")
     options = parser.parse_args()
     began = time.monotonic()
     set_seed(options.seed)
@@ -164,6 +180,7 @@ def main() -> None:
     exact = sum(any(words(each) == words(gold) for each, gold in golds) for golds in pairs)
     result = {
         "seed": options.seed,
+        "mask_padding": options.mask_padding,
         "exact_match": round(100 * exact / len(pairs), 2),
         "f1": round(100 * sum(max(f1(each, gold) for each, gold in golds) for golds in pairs) / len(pairs), 2),
         "n": len(pairs),
