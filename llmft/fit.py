@@ -104,7 +104,7 @@ def take_step(work: Work, progress: Progress) -> None:
     seconds, tokens = time.monotonic() - began, sum(map(len, documents))
     position.step += 1
     position.tokens += tokens
-    position.loss_tokens += units
+    position.loss_units += units
     position.examples += len(documents)
     position.seconds += seconds
     position.last_loss = loss
@@ -160,7 +160,7 @@ def validate(work: Work, progress: Progress) -> None:
 
 @torch.no_grad()
 def validation_loss(work: Work) -> float:
-    """Mean loss per target token over the validation rows."""
+    """Mean loss per token, window or text over the validation rows."""
     assert work.corpus.validation
     model, documents = work.learner.pretrained.model, work.corpus.validation
     total, units = 0.0, 0

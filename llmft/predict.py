@@ -5,17 +5,18 @@ import io
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime
 from io import BufferedReader
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from llmft.config.dump import to_values
 from llmft.config.schema import PredictRun, TextBy
 from llmft.data.example import Example, Prediction
 from llmft.data.row import BadRow, Row
-from llmft.data.row_function import apply_row
+from llmft.data.row_function import apply_row, source_of
 from llmft.data.source import kind_of, layout_of, read, scan_stream
 from llmft.errors import ConfigError, DataError
 from llmft.runs import durable
@@ -63,7 +64,7 @@ def predict(run: PredictRun, command: list[str]) -> None:
             row = as_row(formulation, prediction)
             print(json.dumps(row, ensure_ascii=False) if kind == ".jsonl" else one_line(row["prediction"]), flush=True)
         return
-    partial = partial_of(run, source, output, learner)
+    partial = partial_of(run, folder, source, output, learner)
     if source is None:
         partial.unlink(missing_ok=True)  # nobody knows whether stdin brings the same texts again
     found = [as_row(formulation, each) for each in predict_examples(learner, examples, partial, total, "predicting")]
@@ -83,16 +84,15 @@ def output_name(run: PredictRun, folder: Path | None) -> str:
     return str(folder / "predict" / f"{datetime.now():%Y%m%d-%H%M%S}" / "predictions.jsonl")
 
 
-def partial_of(run: PredictRun, source: Path | None, output: Path, learner: Learner) -> Path:
-    """Where unfinished predictions wait: beside the output, under a name that the same inputs and settings find again."""
+def partial_of(run: PredictRun, folder: Path | None, source: Path | None, output: Path, learner: Learner) -> Path:
+    """Where unfinished predictions wait: beside the output, under a name that the same inputs, settings and weights find again."""
+    settings = to_values(run)
     key = fingerprint(
         source=hash_file(source) if source else None,
-        run=run.run,
         model=str(learner.pretrained.folder),
-        weights=weights_mark(Path(run.run) if run.run else None),
-        settings=learner.settings(),
-        generation=asdict(run.generation),
-        seed=run.seed,
+        weights=weights_mark(folder),
+        settings={name: settings[name] for name in ("task", "generation", "plugins", "seed")},
+        row=source_of(learner.formulation.bound.row) if learner.formulation.bound.row else None,
     )
     return output.with_name(f".{output.name}.{key}.partial")
 

@@ -118,7 +118,7 @@ class Progress(Count):
         return self
 
     def step(self, step: int, loss: float, lr: float, tokens_per_s: float, memory_bytes: int) -> None:
-        """Show the finished step: loss per target token, learning rate, speed, memory in use."""
+        """Show the finished step: loss, learning rate, speed, memory in use."""
         parts = (f"loss {loss:.4f}", f"lr {lr:.2e}", f"{count_text(round(tokens_per_s))} tokens/s", memory_text(memory_bytes))
         self.to(step, "  ".join(parts))
 

@@ -20,6 +20,8 @@ CUT_SHARE = 0.05
 DUPLICATE_SHARE = 0.01
 OVERLAP_SHARE = 0.01
 """Above this share of evaluation rows that stand in training too, a score is not believed."""
+UNLIKELY = 0.05
+"""Above this p a gain may be chance. Few rows that all improve have an interval without 0, and still a large p."""
 WIDE_INTERVAL = 0.10
 """Half the width of a 95 % interval, as a share of the value, above which the test set is called small."""
 
@@ -99,7 +101,7 @@ def of_gain(metrics: Mapping[str, Metric], paired: Mapping[str, Difference]) -> 
         sign = 1 if metric.higher_is_better else -1
         interval = interval_text(change.low, change.high, metric.value)
         text = f"{name} by {score_text(change.difference, metric.value, sign=True)} {interval} to {score_text(metric.value)}"
-        if change.low <= 0 <= change.high:
+        if change.low <= 0 <= change.high or change.p > UNLIKELY:
             same.append(text)
         elif sign * change.difference > 0:
             better.append(text)
@@ -112,7 +114,7 @@ def of_gain(metrics: Mapping[str, Metric], paired: Mapping[str, Difference]) -> 
             Finding("bad", f"{text}. Lower optimizer.lr or training.epochs, and check task.source and task.target.")
         )
     if same:
-        text = f"No certain gain over the untuned model: {'; '.join(same)}, and the 95 % interval includes 0"
+        text = f"No certain gain over the untuned model: {'; '.join(same)} (95 % interval with 0 in it, or p above {UNLIKELY})"
         findings.append(
             Finding("warn", f"{text}. Raise training.epochs or optimizer.lr, or score more rows (task.data.max_test).")
         )

@@ -87,7 +87,8 @@ def loss_curve(results: Results, train_rows: Sequence[Row], validation_rows: Seq
     if not series["training"]:
         return None
     best = results.train.best_step if results.train else None
-    return charts.line_chart("Loss per target token, by step", series, mark=None if best is None else (best, "best"))
+    unit = results.train.loss_unit.removesuffix("s") if results.train else "token"
+    return charts.line_chart(f"Loss per {unit}, by step", series, mark=None if best is None else (best, "best"))
 
 
 def _curves(results: Results, train_rows: Sequence[Row], validation_rows: Sequence[Row]) -> list[Markup]:
@@ -141,7 +142,7 @@ def _tiles(results: Results) -> list[tuple[str, str, str]]:
             (
                 "tokens/s",
                 units.count_text(round(train.tokens_per_second)),
-                f"{train.tokens:,} tokens, {train.loss_tokens:,} with loss",
+                f"{train.tokens:,} tokens, loss on {train.loss_units:,} {train.loss_unit}",
             )
         )
     if "peak_bytes" in results.memory:

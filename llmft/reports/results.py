@@ -73,13 +73,14 @@ class GateResult:
 
 @dataclass(frozen=True)
 class TrainSummary:
-    """What training took. Losses are means per target token; `seconds` is training alone, without scoring."""
+    """What training took. Losses are means per `loss_unit`, which is tokens, windows or texts; `seconds` is training alone, without scoring."""
 
     steps: int
     epochs: float
     examples: int
     tokens: int
-    loss_tokens: int
+    loss_units: int
+    loss_unit: str
     seconds: float
     tokens_per_second: float
     best_step: int | None = None

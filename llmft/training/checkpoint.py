@@ -25,7 +25,7 @@ class Position:
     step: int = 0
     examples: int = 0
     tokens: int = 0
-    loss_tokens: int = 0
+    loss_units: int = 0
     seconds: float = 0.0
     best: float | None = None
     best_step: int | None = None
