@@ -153,3 +153,15 @@ def test_stdin_is_not_taken_for_what_it_was_before(predict: list[str], monkeypat
     answer("second, and longer\n", "out.jsonl")
     answer("second, and longer\n", "again.jsonl")
     assert Path("out.jsonl").read_text() == Path("again.jsonl").read_text()
+
+
+def test_what_was_begun_with_other_settings_is_not_taken_over(predict: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    write_jsonl(Path("in.jsonl"))
+    whole = predict_module.predict_examples
+    monkeypatch.setattr(predict_module, "predict_examples", lambda *words: (whole(*words), sys.exit(9)))
+    with pytest.raises(SystemExit):
+        main([*predict, "input=in.jsonl", "output=out.jsonl"])
+    monkeypatch.setattr(predict_module, "predict_examples", whole)
+    for output in ("out.jsonl", "again.jsonl"):  # the same prompt around another column
+        assert main([*predict, "task.source={id}", "input=in.jsonl", f"output={output}"]) == 0
+    assert Path("out.jsonl").read_text() == Path("again.jsonl").read_text()
