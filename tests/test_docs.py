@@ -3,10 +3,12 @@
 Fences marked bash or console hold commands; a comment above one may say what is special about it:
 
     <!-- not run by tests: reason -->        listed in NOT_RUN, word for word
+    <!-- not run by tests: needs data/ -->   its settings are composed, and no more
     <!-- exits 3 -->                         the exit code of its one command
     <!-- Ctrl-C while it runs, exits 130 --> the signal comes in the sixth step
 
-README's commands are meant for a real model; here each `llmft train` gets TINY behind it. The other pages run as they are.
+Commands of README and tasks are meant for real models; here each `llmft train` gets TINY behind it, and in place of its preset
+a tiny model of the same architecture. The other pages run as they are.
 """
 
 import io
@@ -25,20 +27,44 @@ import pytest
 from llmft import fit
 from llmft.cli.help import EXITS
 from llmft.cli.main import main
-from llmft.data.builtin import summaries
+from llmft.config import names
+from llmft.config.bind import bind
 from llmft.errors import Stopped
 from llmft.reports.console import Progress
 from llmft.runs import signals
 
 ROOT = Path(__file__).parents[1]
-PAGES = {"README.md": 17, "docs/quickstart.md": 18, "docs/run-directory.md": 0}
+PAGES = {
+    "README.md": 20,
+    "docs/quickstart.md": 18,
+    "docs/results.md": 0,
+    "docs/run-directory.md": 0,
+    "docs/scores.md": 7,
+    "docs/tasks.md": 40,
+}
 """Page -> how many commands it has at least: a page that loses its commands must not pass."""
+REAL_MODELS = {"README.md", "docs/tasks.md"}
+"""Pages whose commands name models that would have to be downloaded."""
+NEEDS_DATA = "needs data/"
 NOT_RUN = {
-    "recurses into make": {"make demo", "make test", "make setup", ". .venv/bin/activate"},
+    "recurses into make": {"make demo", "make smoke", "make test", "make setup", ". .venv/bin/activate"},
     "needs the network": {"llmft train task=tickets", "llmft train task=tickets model=qwen3_0_6b"},
 }
-TINY = ["model.name=tiny/llama", "training.max_steps=2", "generation.max_new_tokens=4", "task.max_source_tokens=64"]
-ROWS = ["task.data.max_train=8", "task.data.max_validation=2", "task.data.max_test=2"]
+TINY = ["training.max_steps=2", "generation.max_new_tokens=4", "task.max_source_tokens=64", "task.overlap=16"]
+TINY_MODELS = {
+    "smollm2_135m": "llama",
+    "qwen3_0_6b": "qwen3",
+    "gpt2": "gpt2",
+    "t5_small": "t5",
+    "bart_base": "bart",
+    "opus_mt_en_de": "marian",
+    "mbart50": "mbart",
+    "bert_base": "bert",
+}
+"""Preset -> the tiny model that stands for it."""
+SCRATCH = {"transformer_small"}
+"""Presets that are small enough as they are."""
+ROWS = ["task.data.max_train=64", "task.data.max_validation=2", "task.data.max_test=2"]
 FENCE = re.compile(r"^((?:<!--[^\n]*-->\n)?)```(bash|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -111,20 +137,34 @@ def interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit, "take_step", stopped_step)
 
 
+def tiny_model(words: list[str]) -> list[str]:
+    """Return the setting that puts a tiny model in the place of the one that a command names."""
+    preset = next((word.removeprefix("model=") for word in words if word.startswith("model=")), "smollm2_135m")
+    return [] if preset in SCRATCH else [f"model.name=tiny/{TINY_MODELS[preset]}"]
+
+
 def run(command: str, fence: Fence, folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     """Run one command as a reader would, llmft in this process: loading torch for each would take minutes."""
     left, _, last = command.rpartition("| ") if "| llmft " in command else ("", "", command)
+    from_here = last.startswith("PYTHONPATH=. ")
+    last = last.removeprefix("PYTHONPATH=. ")
     if not last.startswith("llmft "):
         done = shell(command, folder)
         sys.stderr.write(done.stderr.decode())
         return done.returncode
     words = shlex.split(last)[1:]
-    if fence.page == "README.md" and words[0] == "train" and "--help" not in words:
-        words += [*TINY, *ROWS]
-    if fence.page == "README.md" and words[0] == "eval" and not any(word.startswith("run=") for word in words):
-        words += ["model.name=tiny/llama", "generation.max_new_tokens=4", "task.max_source_tokens=64", "task.data.max_test=2"]
+    if fence.page in REAL_MODELS and words[0] == "train" and "--help" not in words:
+        words += [*tiny_model(words), *TINY, *ROWS]
+    if (
+        fence.page in REAL_MODELS
+        and words[0] == "eval"
+        and not any(word.startswith(("run=", "predictions=")) for word in words)
+    ):
+        words += [*tiny_model(words), "generation.max_new_tokens=4", "task.max_source_tokens=64", "task.data.max_test=2"]
     with monkeypatch.context() as patch:
         patch.chdir(folder)
+        if from_here:
+            patch.syspath_prepend(folder)
         patch.setattr(signals, "install", lambda: None)  # the test run keeps its own handlers
         if fence.interrupted:
             interrupt(patch)
@@ -155,16 +195,18 @@ def test_no_command_escapes(page):
     assert sum(len(fence.commands) for fence in found if not fence.not_run) >= PAGES[page]
     assert len(found) == len(re.findall(r"^```(?:bash|console|sh|shell)", text, re.MULTILINE))
     for fence in found:
-        if fence.not_run:
+        if fence.not_run and fence.not_run != NEEDS_DATA:
             assert set(fence.commands) <= NOT_RUN[fence.not_run], f"{page}:{fence.line}"
 
 
 @pytest.mark.parametrize("page", [page for page, least in PAGES.items() if least])
 def test_commands(page, tiny, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(summaries, "standard_library", cache(summaries.standard_library))  # seconds, for every command
+    for path in names.DATASETS.values():  # seconds each, for every command
+        monkeypatch.setattr(path, cache(bind(path, {}, [], page)))
     (tmp_path / "scripts").symlink_to(ROOT / "scripts")
-    if page == "README.md":
+    if page in REAL_MODELS:
         (tmp_path / "tiny").symlink_to(tiny)
+    if page == "README.md":
         (tmp_path / "news.jsonl").write_text("".join(map(news, range(40))), encoding="utf-8")
     interrupted = None
     for fence in fences(page):
@@ -176,6 +218,14 @@ def test_commands(page, tiny, tmp_path, monkeypatch, capfd):
                 interrupted = command
             elif command == interrupted:
                 assert re.match(r"resuming .+ from step 5", err), err
+
+
+def test_commands_that_need_data_compose(tmp_path, monkeypatch):
+    found = [fence for fence in fences("docs/results.md") if fence.not_run == NEEDS_DATA]
+    composed = [f"{command} --cfg job" for fence in found for command in fence.commands if command.startswith("llmft ")]
+    assert len(composed) >= 7
+    for command in composed:
+        assert run(command, found[0], tmp_path, monkeypatch) == 0, command
 
 
 def test_a_broken_command_is_seen(tiny, tmp_path, monkeypatch):
