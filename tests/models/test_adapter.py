@@ -62,7 +62,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "frozen in bfloat16"])
-@pytest.mark.parametrize(("pair", "whole"), CASES.items(), ids=lambda value: "-".join(map(str, value))[:20])
+@pytest.mark.parametrize(("pair", "whole"), CASES.items(), ids=[f"{name}, {head.value}" for name, head in CASES])
 def test_adapter_and_head_come_back_as_they_were(tiny, tmp_path, pair, whole, dtype):
     name, head = pair
     pretrained = tuned(tiny / name, head, dtype)
