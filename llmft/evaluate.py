@@ -12,7 +12,7 @@ from llmft.config.dump import config_yaml, to_values
 from llmft.config.schema import EvalRun, Gate, TrainRun
 from llmft.config.schema import Formulation as Formulations
 from llmft.data.dataset import RowSource, open_splits
-from llmft.data.example import Example, Prediction
+from llmft.data.example import Example, LabelExample, Prediction, TextExample
 from llmft.data.row import Row
 from llmft.data.source import kind_of
 from llmft.data.template import column_of
@@ -114,7 +114,8 @@ def references_of(run: EvalRun, formulation: Formulation, rows: RowSource) -> li
     target = column_of(run.task.target, "task.target").text
     sources = dict.fromkeys(formulation.columns, "")
     lines = [Row(sources | {target: row.fields["text"]}, row.where) for row in rows]
-    return [replace(example, source="", context=None) for example in formulation.examples(lines)]
+    found = formulation.examples(lines)
+    return [replace(each, source="", context=None) for each in found if isinstance(each, TextExample | LabelExample)]
 
 
 def examples_of(formulation: Formulation, rows: RowSource) -> list[Example]:

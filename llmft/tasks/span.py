@@ -1,5 +1,6 @@
 """Extractive question answering: the answer is cut out of the context, or there is none (SQuAD 1.1 and 2.0)."""
 
+import contextlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -96,13 +97,7 @@ class Span:
             raise DataError(
                 f"{where}: the prediction is {text!r}; expected a text. An empty text says that there is no answer."
             )
-        for name in FACTS:
-            value, kinds = row.get(name), (int,) if name in ("start", "end") else (int, float)
-            if value is not None and (type(value) not in kinds or not math.isfinite(value)):
-                raise DataError(
-                    f"{where}: {name} is {value!r}; expected a {'whole ' if kinds == (int,) else ''}number. Fix it, or leave it out."
-                )
-        return SpanPrediction(id, text, **{name: row.get(name) for name in FACTS})
+        return SpanPrediction(id, text, **{name: fact_in(row, name, where) for name in FACTS})
 
     def score(self, predictions: Sequence[SpanPrediction], examples: Sequence[SpanExample]) -> list[Score]:
         """Score answers against the gold ones; the odds of no answer go along where there may be none and all have them."""
@@ -123,3 +118,19 @@ class Span:
             name.replace("_", "-"): [SpanPrediction(each.id, answer(each)) for each in examples]
             for name, answer in self.bound.baselines.items()
         }
+
+
+def fact_in(row: Mapping[str, Any], name: str, where: str) -> Any:
+    """Return a place or a number of a prediction, also as a table has it; None if it has none. Raises DataError for anything else."""
+    value, kind = row.get(name), int if name in ("start", "end") else float
+    if value in (None, ""):
+        return None
+    found = value
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            found = kind(value)
+    if type(found) not in (int, kind) or not math.isfinite(found):
+        raise DataError(
+            f"{where}: {name} is {value!r}; expected a {'whole ' if kind is int else ''}number. Fix it, or leave it out."
+        )
+    return found

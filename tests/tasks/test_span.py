@@ -133,11 +133,16 @@ def test_predictions_files(span):
     assert task.from_row("a", {"prediction": "fox", "score": 3}, "p:1").score == 3
 
 
+def test_predictions_of_a_table(span):
+    cells = {"prediction": "fox", "start": "16", "end": "19", "score": "-1.5", "null_odds": ""}
+    assert span().from_row("a", cells, "p:1") == SpanPrediction("a", "fox", 16, 19, -1.5, None)
+
+
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
         ({"prediction": None}, "p:1: the prediction is None; expected a text. An empty text says that there is no answer."),
-        ({"prediction": "x", "start": "3"}, "p:1: start is '3'; expected a whole number. Fix it, or leave it out."),
+        ({"prediction": "x", "start": "3.5"}, "p:1: start is '3.5'; expected a whole number. Fix it, or leave it out."),
         ({"prediction": "x", "end": 3.5}, "p:1: end is 3.5; expected a whole number. Fix it, or leave it out."),
         ({"prediction": "x", "null_odds": True}, "p:1: null_odds is True; expected a number. Fix it, or leave it out."),
         ({"prediction": "x", "score": float("nan")}, "p:1: score is nan; expected a number. Fix it, or leave it out."),
