@@ -9,7 +9,7 @@ from typing import Any
 
 from llmft.config import names
 from llmft.config.every import parse_every
-from llmft.config.schema import AdapterKind, EvalRun, Gate, Generation, PredictRun, Task, TrainRun
+from llmft.config.schema import AdapterKind, EvalRun, Gate, Generation, LabelKind, PredictRun, Task, TrainRun
 from llmft.config.secrets import SECRET, redact
 from llmft.errors import ConfigError
 
@@ -46,7 +46,7 @@ def check(run: TrainRun | EvalRun | PredictRun) -> list[str]:
     if run.hardware.threads is not None and run.hardware.threads > MOST_THREADS:
         wrong.append(f"hardware.threads={run.hardware.threads}: expected {MOST_THREADS} or less.")
     if not isinstance(run, PredictRun):
-        wrong += _gate(run.gate, run.task)
+        wrong += _gate(run.gate, run.task, losses=isinstance(run, TrainRun))
     if isinstance(run, TrainRun):
         wrong += _training(run)
     return wrong
@@ -132,10 +132,13 @@ def _training(run: TrainRun) -> list[str]:
     return wrong
 
 
-def _gate(gate: Gate, task: Task) -> list[str]:
+def _gate(gate: Gate, task: Task, losses: bool) -> list[str]:
     wrong = []
     for part in ("min", "max", "max_drop"):
         for name in getattr(gate, part):
+            if name == "loss" and not losses:
+                wrong.append(f"gate.{part}.loss: the loss is measured in training alone. Name a score of the task.")
+                continue
             wrong += _score(f"gate.{part}.{name}", name, task)
     for name in gate.min.keys() & gate.max.keys():
         if gate.min[name] > gate.max[name]:
@@ -153,6 +156,8 @@ def _score(where: str, name: str, task: Task) -> list[str]:
     if any(metric not in names.METRICS for metric in task.metrics):
         return []
     known = ["loss", *(score for metric in task.metrics for score in SCORES.get(metric, (metric,)))]
+    if task.label_kind is LabelKind.multi and name == "matthews":
+        return [f"{where}: rows with several labels have none. Name another score, such as f1_macro."]
     if name in known:
         return []
     near = get_close_matches(name, known, 1)

@@ -3,7 +3,7 @@
 import pytest
 
 from llmft.config import rules
-from llmft.config.schema import AdapterKind, EvalRun, PredictRun, TrainRun
+from llmft.config.schema import AdapterKind, EvalRun, LabelKind, PredictRun, TrainRun
 
 
 def put(run, key, value):
@@ -117,3 +117,14 @@ def test_secrets_are_found_in_options(options):
                                   "https://example.org:8080/a", "The bearer of bad news", "s3://bucket/AKIA"])  # fmt: skip
 def test_ordinary_text_is_no_secret(text):
     assert problems(("task.prompt", text)) == []
+
+
+def test_scores_that_are_never_measured():
+    """A run would only find out at its end, or in a validation where a row was given two labels."""
+    assert problems(("gate.max", {"loss": 2.0})) == []
+    [said] = problems(("gate.max", {"loss": 2.0}), root=EvalRun)
+    assert said == "gate.max.loss: the loss is measured in training alone. Name a score of the task."
+    several = ("task.label_kind", LabelKind.multi), ("task.metrics", {"classification": {}})
+    assert problems(*several, ("training.metric", "f1_macro")) == []
+    [said] = problems(*several, ("training.metric", "matthews"))
+    assert said == "training.metric=matthews: rows with several labels have none. Name another score, such as f1_macro."
