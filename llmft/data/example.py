@@ -31,7 +31,7 @@ class TextExample:
 
 @dataclass(frozen=True)
 class TextPrediction:
-    """What a model wrote for an example; `finished` is "stop" at an end token, "length" at max_new_tokens."""
+    """What a model wrote for an example; `finished` is "stop" at an end token, "length" at max_new_tokens, "" if unknown."""
 
     id: str
     text: str

@@ -88,21 +88,22 @@ class TextToText:
         return {"prediction": prediction.text, "finish_reason": prediction.finished}
 
     def from_row(self, id: str, row: Mapping[str, Any], where: str) -> TextPrediction:
-        """Read a text; without a word on how it ended, it ended by itself."""
+        """Read a text; how it ended need not be known."""
         text = row["prediction"]
         if not isinstance(text, str):
             raise DataError(f"{where}: the prediction is {text!r}; expected a text. An empty text counts as wrong.")
-        return TextPrediction(id, text, str(row["finish_reason"]) if "finish_reason" in row else "stop")
+        return TextPrediction(id, text, str(row["finish_reason"]) if "finish_reason" in row else "")
 
     def score(self, predictions: Sequence[TextPrediction], examples: Sequence[TextExample]) -> list[Score]:
         """Score predicted texts against the references."""
+        reasons = [each.finished for each in predictions]
         return measure(
             self.bound.metrics,
             [each.text for each in predictions],
             [each.targets for each in examples],
             self.seed,
             sources=[text_of(each) for each in examples] if has_sources(examples) else None,
-            finish_reasons=[each.finished for each in predictions],
+            finish_reasons=reasons if all(reasons) else None,  # of some nothing is known: no share of them can be told
             language=self.task.target_language,
         )
 
