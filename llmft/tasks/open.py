@@ -1,5 +1,6 @@
 """From settings to a task with its model, ready to train, score or predict."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from llmft.config import names
 from llmft.config.bind import bind
 from llmft.config.schema import AdapterKind, Dtype, EvalRun, Formulation, LabelKind, Model, PredictRun, Task, TrainRun
 from llmft.data.row import Row
+from llmft.data.strict_json import shortened
 from llmft.errors import ConfigError
 from llmft.hardware.determinism import prepare
 from llmft.hardware.device import choose_device
@@ -102,17 +104,38 @@ def load_trained(
     if not (folder / "adapter_config.json").is_file():
         make = choose_learner(folder, run.task)
         pretrained = load_pretrained(folder, DTYPES.get(run.model.dtype, torch.float32), device, **head_of(make, run.task))
-        if pretrained.new:
-            raise ConfigError(
-                f"run={trained}: its model was not trained for these settings: {', '.join(pretrained.new)} would be random. Leave "
-                "out task.labels, task.label_kind and task=... , or name another run."
-            )
+        check_complete(pretrained, trained)
         return make, pretrained
+    check_classes(run.task, trained)
     base = locate(run.model)
     make = choose_learner(base, run.task)
     pretrained = load_pretrained(base, DTYPES.get(run.model.dtype, precision), device, **head_of(make, run.task))
     load_adapter(pretrained, folder)
+    check_complete(pretrained, trained)
     return make, pretrained
+
+
+def check_complete(pretrained: Pretrained, trained: Path) -> None:
+    """Raise ConfigError where a part of the model comes neither from the run nor from what it started from."""
+    if pretrained.new:
+        raise ConfigError(
+            f"run={trained}: its model was not trained for these settings: {', '.join(pretrained.new)} would be random. Leave "
+            "out task.labels, task.label_kind and task=... , or name another run."
+        )
+
+
+def check_classes(task: Task, trained: Path) -> None:
+    """Raise ConfigError unless the task's classes are those of the adapter, whose head knows them by their places alone."""
+    if task.formulation is not Formulation.label:
+        return
+    saved = json.loads((trained / "model" / "llmft.json").read_text())
+    for name, asked in (("label_kind", task.label_kind.value), ("labels", list(task.labels))):
+        learnt = saved.get(name)
+        if learnt != asked and not (name == "labels" and task.label_kind is LabelKind.value):
+            raise ConfigError(
+                f"run={trained}: its adapter was trained with task.{name}={shortened(learnt)}, not {shortened(asked)}. Leave out "
+                "task.labels, task.label_kind and task=... , or name another run."
+            )
 
 
 def locate_base(model: Model, rows: Iterable[Row], task: Task, bound: BoundTask, seed: int, content: str) -> Path:

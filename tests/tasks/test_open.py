@@ -1,5 +1,7 @@
 """From settings to a task: number formats, what is trained, and which models are refused."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -12,6 +14,7 @@ from llmft.config.schema import (
     Formulation,
     Generation,
     Hardware,
+    LabelKind,
     Model,
     Precision,
     Task,
@@ -137,3 +140,27 @@ def test_a_run_is_opened_from_its_final_model(tiny, tmp_path):
             expected, plain = task.loss(documents), open_task(run, None).loss(documents)
             torch.testing.assert_close(again.loss(documents), expected, rtol=1e-5, atol=0)
             assert abs(plain - expected) > 1e-3 * expected
+
+
+def labelling(labels=("glad", "sad"), formulation=Formulation.label, kind=LabelKind.single):
+    return Task(name="t", formulation=formulation, label_kind=kind, labels=list(labels), context="{context}")
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (labelling(["sad", "glad"]), r"its adapter was trained with task\.labels=\['glad', 'sad'\], not \['sad', 'glad'\]"),
+        (labelling(kind=LabelKind.multi), r"its adapter was trained with task\.label_kind='single', not 'multi'"),
+        (labelling(formulation=Formulation.span), r"not trained for these settings: qa_outputs would be random"),
+    ],
+)
+def test_an_adapter_s_classes_are_known_by_their_places(tiny, tmp_path, asked, said):
+    """Called by other names, each class would be taken for another."""
+    hardware, model = Hardware(precision=Precision.fp32, deterministic=False), Model(name=str(tiny / "bert"))
+    run = TrainRun(task=labelling(), model=model, hardware=hardware, adapter=LORA)
+    task = open_training(run, bind_task(run.task, []), tiny / "bert")
+    export(task.pretrained, tmp_path / "model", None, task.settings(), merge=False)
+    evaluation = EvalRun(task=labelling(), model=model, hardware=hardware)
+    assert open_task(evaluation, tmp_path).formulation.labels == ("glad", "sad")
+    with pytest.raises(ConfigError, match=said):
+        open_task(replace(evaluation, task=asked), tmp_path)
