@@ -47,6 +47,11 @@ class TextToText:
                         f"{row.where}: the conversation ends with the {turns[-1].role}; expected an answer of the assistant to "
                         f"learn. Fix task.messages={self.task.messages} or the data."
                     )
+                if not turns[-1].content.strip():
+                    raise DataError(
+                        f"{row.where}: the last answer of the conversation is empty; expected text, since there is nothing to learn to "
+                        f"write without. Fix task.messages={self.task.messages} or the data, or leave such rows out by task.row."
+                    )
                 yield TextExample(row_id(row, number), turns[:-1], (turns[-1].content,), row.where)
                 continue
             targets = self.target.fill_all(row, may_be_empty=True)

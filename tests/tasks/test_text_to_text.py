@@ -39,6 +39,12 @@ def test_a_row_without_target(formulate, target):
     assert str(error.value).startswith("f:1: ")
 
 
+def test_a_conversation_without_an_answer(formulate):
+    turns = [{"role": "user", "content": "Say it."}, {"role": "assistant", "content": " "}]
+    with pytest.raises(DataError, match=r"^f:1: the last answer of the conversation is empty; expected text, .* task\.row\.$"):
+        list(formulate(messages="chat").examples(rows({"chat": turns})))
+
+
 def test_scores_count_an_empty_prediction_as_wrong(formulate):
     task = formulate(metrics={"rouge": {"use_stemmer": False}})
     scores = {score.name: score for score in task.score(written("", "A red fox."), [example("x"), example("y")])}
