@@ -21,8 +21,8 @@ from llmft.cli.completion import complete
         ("llmft train opt", ["optimizer.", "optimizer="]),
         ("llmft train optimizer.l", ["optimizer.lr="]),
         ("llmft train task.data.max_t", ["task.data.max_test=", "task.data.max_train="]),
-        ("llmft train model=gp", ["model=gpt2"]),
-        ("llmft train -m model=gpt2,t5", ["model=gpt2,t5_small"]),
+        ("llmft train model=gp", ["model=gpt1", "model=gpt2", "model=gpt2_medium"]),
+        ("llmft train -m model=gpt2,t5", ["model=gpt2,t5_base", "model=gpt2,t5_small"]),
         ("llmft train hardware.device=c", ["hardware.device=cpu", "hardware.device=cuda"]),
         ("llmft train export.merge=", ["export.merge=true", "export.merge=false"]),
         ("llmft eval opt", []),
@@ -49,7 +49,7 @@ def test_own_files_are_offered(tmp_path, monkeypatch):
 
 
 def test_bash_gets_the_part_behind_the_equals_sign(tmp_path):
-    """The script as bash runs it: bash itself cuts words at =, so only gpt2 must come back for model=gp."""
+    """The script as bash runs it: bash itself cuts words at =, so only the names must come back for model=gp."""
     program = tmp_path / "llmft"
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m llmft "$@"\n', encoding="utf-8")
     program.chmod(0o755)
@@ -58,4 +58,4 @@ def test_bash_gets_the_part_behind_the_equals_sign(tmp_path):
     assert bash
     env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     done = subprocess.run([bash, "-c", script], capture_output=True, text=True, env=env, cwd=tmp_path)
-    assert done.stdout.strip() == "gpt2"
+    assert done.stdout.strip() == "gpt1 gpt2 gpt2_medium"

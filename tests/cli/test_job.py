@@ -52,13 +52,13 @@ def test_plus_before_something_known_is_no_mistake(llmft):
 
 def test_a_metric_of_ones_own(llmft):
     assert llmft("train", "task.metrics={mine: {call: pack.score}}", "plugins=[pack]") == 0
-    assert llmft.runs[0].task.metrics == {"rouge": {"use_stemmer": True}, "mine": {"call": "pack.score"}}
+    assert llmft.runs[0].task.metrics == {"rouge": {"use_stemmer": True}, "health": {}, "mine": {"call": "pack.score"}}
     assert llmft("train", "task.metrics.mine.call=pack.score", "plugins=[pack]") == 0
     assert llmft.runs[0].task.metrics["mine"] == {"call": "pack.score"}
 
 
 def test_leaving_out(llmft):
-    assert llmft("train", "~adapter", "~task.metrics.rouge") == 0
+    assert llmft("train", "~adapter", "~task.metrics.rouge", "~task.metrics.health") == 0
     assert (llmft.runs[0].adapter.name, llmft.runs[0].task.metrics) == (AdapterKind.none, {})
 
 
@@ -164,7 +164,10 @@ def test_eval_begins_with_the_run(llmft, run_folder):
     assert (run.seed, run.generation.max_new_tokens, run.generation.num_beams) == (7, 33, 2)
     assert (run.task.prompt, run.task.system) == (recorded["task"]["prompt"], "costs ${5}")
     assert (run.task.data.train, run.hardware.device) == (["a.jsonl"], Device.cpu)
-    assert (run.model.name, run.task.metrics) == ("HuggingFaceTB/SmolLM2-135M-Instruct", {"rouge": {"use_stemmer": True}})
+    assert (run.model.name, run.task.metrics) == (
+        "HuggingFaceTB/SmolLM2-135M-Instruct",
+        {"rouge": {"use_stemmer": True}, "health": {}},
+    )
     assert (run.plugins, run.gate.min) == ([], {})
 
 
@@ -182,7 +185,7 @@ def test_the_command_line_lies_on_top(llmft, run_folder):
     assert (run.gate.min, run.split.name, run.task.metrics) == (
         {"rougeL": 5.0},
         "validation",
-        {"rouge": {"use_stemmer": False}},
+        {"rouge": {"use_stemmer": False}, "health": {}},
     )
 
 
