@@ -65,7 +65,8 @@ class MaskedLM:
                 f"{f' (the model reads {context})' if context else ''}, or lower the overlap."
             )
         self.window = formulation.window = window
-        self.special = np.array(tokenizer.all_special_ids, np.int32)
+        # what the vocabulary does not know is part of the text: its bytes count, so it is predicted like any token
+        self.special = np.array(sorted(set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}), np.int32)
 
     def ids_of(self, text: str) -> np.ndarray:
         """Return a text's token ids, without special tokens around it."""

@@ -176,3 +176,12 @@ def test_what_cannot_be_read(open_lm, open_learner, monkeypatch):
     learner.pretrained.tokenizer.mask_token = None
     with pytest.raises(ModelError, match=r"has no mask token; set mask_token in its tokenizer_config\.json$"):
         type(learner)(learner.formulation, learner.pretrained, learner.generation, learner.precision)
+
+
+def test_unknown_words_are_scored_as_their_bytes_are_counted(open_lm):
+    task = open_lm("bert")
+    [known, unknown] = [DocumentExample(str(place), text, "f:1") for place, text in enumerate(("the fox", "the \u4eac fox"))]
+    found = dict(task.predict([known, unknown]))
+    assert task.pretrained.tokenizer.unk_token_id in task.ids_of(unknown.source)
+    assert found[1].tokens == found[0].tokens + 1
+    assert found[1].num_bytes == found[0].num_bytes + len(" \u4eac".encode())
