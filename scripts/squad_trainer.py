@@ -3,7 +3,8 @@
     python scripts/squad_trainer.py MODEL TRAIN.json EVAL.json --epochs 3 --lr 3e-4 --batch 16 --length 160 --stride 64 --seed 1
 
 TRAIN and EVAL are flat: {"data": [{"id", "question", "context", "answers": {"text": [...], "answer_start": [...]}}, ...]}.
-Windows and answers are made as transformers' run_qa makes them; only the order of the windows is llmft's. With --mask-padding
+Windows and answers are made as transformers' run_qa makes them; the order of the windows and the first weights of the head are
+those that llmft draws from the same seed. With --mask-padding
 the loss is llmft's, too: transformers' own lets a batch's padding compete with the answer. Prints one JSON object: exact
 match and F1 in 0..100 (Rajpurkar et al. 2016, arXiv:1606.05250), the number of windows, and seconds.
 """
@@ -23,15 +24,17 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.data import Sampler
 from transformers import (
-    AutoModelForQuestionAnswering,
-    AutoTokenizer,
     DataCollatorWithPadding,
     Trainer,
     TrainingArguments,
     set_seed,
 )
 
+from llmft.config.schema import Hardware
 from llmft.data.order import Order
+from llmft.hardware.determinism import prepare
+from llmft.models.head import Head
+from llmft.models.load import load_pretrained
 
 N_BEST, LONGEST = 20, 30
 
@@ -166,9 +169,10 @@ def main() -> None:
     parser.add_argument("--mask-padding", action="store_true", help="leave padding out of the loss, as llmft does")
     options = parser.parse_args()
     began = time.monotonic()
+    prepare(Hardware(), options.seed)
+    pretrained = load_pretrained(options.model, torch.float32, torch.device("cpu"), Head.span)  # the head that llmft draws
+    tokenizer, model = pretrained.tokenizer, pretrained.model
     set_seed(options.seed)
-    tokenizer = AutoTokenizer.from_pretrained(options.model)
-    model = AutoModelForQuestionAnswering.from_pretrained(options.model)
     rows = json.loads(options.train.read_text(encoding="utf-8"))["data"]
     inputs = [window["inputs"] for row in rows for window in windows_of(tokenizer, row, options.length, options.stride)]
     with tempfile.TemporaryDirectory() as folder:
