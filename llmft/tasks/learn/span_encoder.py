@@ -19,6 +19,7 @@ from llmft.models.forward import PathCheck
 from llmft.models.load import Head, Pretrained
 from llmft.models.padded import pad, span_logits
 from llmft.runs import signals
+from llmft.tasks.learn.reading import reading
 from llmft.tasks.learn.span_search import Scored, choose_answer
 from llmft.tasks.learn.span_windows import Window, Windower
 from llmft.tasks.learn.together import check_together, summed
@@ -102,16 +103,10 @@ class SpanEncoder:
                     in_order = [found for _, found in sorted(done.pop(row).items())]
                     yield row, choose_answer(examples[row], in_order, task.max_answer_tokens, task.no_answer)
 
-    @torch.no_grad()
     def score(self, documents: Sequence[Encoded]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Score each token of a batch as an answer's first and as its last, in float64."""
-        model = self.pretrained.model
-        training = model.training
-        model.eval()
-        try:
+        with reading(self.pretrained, self.precision):
             start_BT, end_BT, _ = self.logits(documents)
-        finally:
-            model.train(training)
         starts, ends = start_BT.double().cpu().numpy(), end_BT.double().cpu().numpy()
         return [(starts[row, : len(each)], ends[row, : len(each)]) for row, each in enumerate(documents)]
 
