@@ -8,25 +8,32 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["crash_lab", "llmft.cli.job", "llmft.train", "llmft.evaluate", "llmft.predict", "peft"])
+import crash_hooks
 
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(
+    ["crash_lab", "crash_hooks", "llmft.cli.job", "llmft.train", "llmft.evaluate", "llmft.predict", "peft"]
+)
+
+HERE = Path(__file__).parent
 TIMEOUT_S = 300
+POLL_S = 0.001
 
 
 @dataclass
 class Command:
     """A command under way, or ended."""
 
-    process: ForkServerProcess
+    process: ForkServerProcess | subprocess.Popen[bytes]
     log: Path
     """Everything it wrote to stdout and stderr."""
 
@@ -36,28 +43,43 @@ class Command:
         assert self.process.pid
         return self.process.pid
 
+    @property
+    def code(self) -> int | None:
+        """Its exit code, minus the signal's number if a signal ended it; None while it runs."""
+        return self.process.poll() if isinstance(self.process, subprocess.Popen) else self.process.exitcode
+
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send a signal; one that ended already is left alone."""
-        if self.process.exitcode is None:
+        if self.code is None:
             os.kill(self.pid, number)
 
     def wait(self, timeout: float = TIMEOUT_S) -> int:
         """Return the exit code, minus the signal's number if a signal ended it. Raises TimeoutError after killing it."""
-        self.process.join(timeout)
-        if self.process.exitcode is None:
+        if isinstance(self.process, subprocess.Popen):
+            self.wait_until(lambda: False, timeout)
+        else:
+            self.process.join(timeout)
+        code = self.code
+        if code is None:
             self.process.kill()
             raise TimeoutError(f"still running after {timeout} s:\n{self.said()}")
-        return self.process.exitcode
+        return code
+
+    def wait_until(self, condition: Callable[[], bool], timeout: float = TIMEOUT_S) -> bool:
+        """Wait until `condition` holds or the command ends, for at most `timeout`; tell whether it holds."""
+        until = time.monotonic() + timeout
+        while not condition():
+            if self.code is not None or time.monotonic() > until:
+                return condition()
+            time.sleep(POLL_S)
+        return True
 
     def wait_for(self, path: Path, timeout: float = TIMEOUT_S) -> None:
         """Wait until `path` is there. Raises TimeoutError, or RuntimeError if the command ends before."""
-        until = time.monotonic() + timeout
-        while not path.exists():
-            if self.process.exitcode is not None and not path.exists():
-                raise RuntimeError(f"ended with {self.process.exitcode} before {path} was there:\n{self.said()}")
-            if time.monotonic() > until:
+        if not self.wait_until(path.exists, timeout):
+            if self.code is None:
                 raise TimeoutError(f"no {path} after {timeout} s:\n{self.said()}")
-            time.sleep(0.002)
+            raise RuntimeError(f"ended with {self.code} before {path} was there:\n{self.said()}")
 
     def said(self) -> str:
         """What it has written so far."""
@@ -69,6 +91,22 @@ def start(words: Sequence[str], folder: Path, env: Mapping[str, str] | None = No
     log = log or folder / "command.log"
     process = CONTEXT.Process(target=_command, args=(list(words), str(folder), dict(env or {}), str(log)))
     process.start()
+    return Command(process, log)
+
+
+def start_real(words: Sequence[str], folder: Path, env: Mapping[str, str] | None = None, log: Path | None = None) -> Command:
+    """As `start`, but a new Python with the real command line, as a user types it: seconds go into imports."""
+    log = log or folder / "command.log"
+    path = os.pathsep.join([str(HERE / "site"), str(HERE)])
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "llmft", *words],
+            cwd=folder,
+            env={**os.environ, **(env or {}), "PYTHONPATH": path},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
     return Command(process, log)
 
 
@@ -88,6 +126,7 @@ def _command(words: list[str], folder: str, env: dict[str, str], log: str) -> No
     sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
     from llmft.cli.main import main
 
+    crash_hooks.install()
     code = main(words)
     sys.stdout.flush()
     sys.stderr.flush()
