@@ -2,25 +2,31 @@
 
 A cache folder holds flat arrays, the row limits in them, and one JSON line of facts per row:
 ids.i32 and loss_mask.u1 (the stream that predicts), source_ids.i32 (encoder-decoders), each row's limits in *_offsets.i64,
-units.i64 (what the loss is divided by), facts.jsonl (id, where, source_cut, labels, second).
+units.i64 (what the loss is divided by), source_cuts.i64 (tokens cut off), facts.jsonl (id, where, labels, second).
 """
 
-import contextlib
-import fcntl
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
-from llmft.runs import durable
-
-CACHE_FORMAT = 2
+CACHE_FORMAT = 3
 """Raised when the files of a cache change meaning; part of every key."""
+FILES = (
+    "ids.i32",
+    "loss_mask.u1",
+    "source_ids.i32",
+    "facts.jsonl",
+    "ids_offsets.i64",
+    "source_ids_offsets.i64",
+    "facts_offsets.i64",
+    "units.i64",
+    "source_cuts.i64",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +58,8 @@ class Encoded:
 class TokenCache:
     """The documents of a cache folder, by position; arrays are read from disk as they are looked at.
 
-    `lengths` and `units` are arrays over the rows: tokens of both streams, and what the loss is divided by.
+    `lengths`, `units` and `source_cuts` are arrays over the rows: tokens of both streams, what the loss is divided by, and
+    how many source tokens were cut off.
     """
 
     def __init__(self, folder: Path):
@@ -65,6 +72,7 @@ class TokenCache:
         self._source_offsets = mapped(folder / "source_ids_offsets.i64", np.int64)
         self._facts_offsets = mapped(folder / "facts_offsets.i64", np.int64)
         self.units = mapped(folder / "units.i64", np.int64)
+        self.source_cuts = mapped(folder / "source_cuts.i64", np.int64)
         self.lengths = np.diff(self._offsets)
         if len(self._source_offsets):
             self.lengths = self.lengths + np.diff(self._source_offsets)
@@ -82,6 +90,7 @@ class TokenCache:
             loss_mask=self._loss_mask[place],
             source_ids=self._source_ids[slice(*self._source_offsets[row : row + 2])] if len(self._source_offsets) else None,
             units=int(self.units[row]),
+            source_cut=int(self.source_cuts[row]),
             **facts | {"labels": tuple(facts["labels"])},
         )
 
@@ -96,66 +105,49 @@ def mapped(path: Path, dtype: type) -> np.ndarray:
     return np.asarray(np.memmap(path, dtype, mode="r"))
 
 
-def write_cache(folder: Path, items: Iterable[Encoded]) -> None:
-    """Write documents to `folder` as they come; it appears once all are written. Raises FileExistsError if it is there."""
-    with durable.directory(folder) as temporary:
-        write_arrays(temporary, items)
+def written(items: Sequence[Encoded], sizes: Mapping[str, int]) -> dict[str, bytes]:
+    """Return what documents add to each file of a cache whose files have these sizes so far, in bytes."""
+    if not items:
+        return {}
+    first = sizes["units.i64"] == 0
+    two_streams = items[0].source_ids is not None if first else sizes["source_ids_offsets.i64"] > 0
+    for item in items:
+        assert len(item.ids) == len(item.loss_mask), f"{item.where}: {len(item.ids)} ids, {len(item.loss_mask)} mask"
+        assert two_streams == (item.source_ids is not None), f"{item.where}: not as many streams as in the rows before"
+    facts = [facts_of(item) for item in items]
+    added = {
+        "ids.i32": joined([item.ids for item in items], np.int32),
+        "loss_mask.u1": joined([item.loss_mask for item in items], np.bool_),
+        "facts.jsonl": b"".join(facts),
+        "ids_offsets.i64": offsets([len(item.ids) for item in items], sizes["ids.i32"] // 4, first),
+        "facts_offsets.i64": offsets([len(line) for line in facts], sizes["facts.jsonl"], first),
+        "units.i64": np.array([item.units for item in items], np.int64).tobytes(),
+        "source_cuts.i64": np.array([item.source_cut for item in items], np.int64).tobytes(),
+    }
+    if two_streams:
+        sources = [item.source_ids for item in items if item.source_ids is not None]
+        added["source_ids.i32"] = joined(sources, np.int32)
+        added["source_ids_offsets.i64"] = offsets([len(ids) for ids in sources], sizes["source_ids.i32"] // 4, first)
+    return added
 
 
-def write_arrays(folder: Path, items: Iterable[Encoded]) -> None:
-    """Fill `folder` with the files of a cache, holding one document in memory."""
-    names = ["ids.i32", "loss_mask.u1", "source_ids.i32", "facts.jsonl", "ids_offsets.i64", "source_ids_offsets.i64"]
-    names += ["facts_offsets.i64", "units.i64"]
-    with contextlib.ExitStack() as opened:
-        out: dict[str, BinaryIO] = {name: opened.enter_context((folder / name).open("xb")) for name in names}
-        for row, item in enumerate(items):
-            assert len(item.ids) == len(item.loss_mask), f"{item.where}: {len(item.ids)} ids, {len(item.loss_mask)} mask"
-            if row == 0:
-                two_streams = item.source_ids is not None
-                for name in ["ids_offsets.i64", "facts_offsets.i64"] + ["source_ids_offsets.i64"] * two_streams:
-                    out[name].write(np.int64(0).tobytes())
-            assert two_streams == (item.source_ids is not None), f"{item.where}: not as many streams as in the rows before"
-            out["ids.i32"].write(np.asarray(item.ids, np.int32).tobytes())
-            out["loss_mask.u1"].write(np.asarray(item.loss_mask, np.bool_).tobytes())
-            out["ids_offsets.i64"].write(np.int64(out["ids.i32"].tell() // 4).tobytes())
-            if item.source_ids is not None:
-                out["source_ids.i32"].write(np.asarray(item.source_ids, np.int32).tobytes())
-                out["source_ids_offsets.i64"].write(np.int64(out["source_ids.i32"].tell() // 4).tobytes())
-            facts = {name: getattr(item, name) for name in ("id", "where", "source_cut", "labels", "second")}
-            out["facts.jsonl"].write(json.dumps(facts).encode() + b"\n")
-            out["facts_offsets.i64"].write(np.int64(out["facts.jsonl"].tell()).tobytes())
-            out["units.i64"].write(np.int64(item.units).tobytes())
+def joined(arrays: Sequence[np.ndarray], dtype: type) -> bytes:
+    """Lay arrays end to end."""
+    return b"".join(np.asarray(array, dtype).tobytes() for array in arrays)
+
+
+def offsets(lengths: Sequence[int], start: int, first: bool) -> bytes:
+    """Return where each row ends, the rows before them at `start`; in front of the first row, that it begins at 0."""
+    ends = start + np.cumsum(lengths, dtype=np.int64)
+    return (np.concatenate([[0], ends]) if first else ends).tobytes()
+
+
+def facts_of(item: Encoded) -> bytes:
+    """Return a document's line of facts."""
+    return json.dumps({name: getattr(item, name) for name in ("id", "where", "labels", "second")}).encode() + b"\n"
 
 
 def cache_key(**parts: Any) -> str:
     """Return a key in hex for everything token ids depend on: data content, templates, tokenizer, limits; all JSON values."""
     text = json.dumps({"format": CACHE_FORMAT, **parts}, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def cached(root: Path, key: str, make: Callable[[], Iterable[Encoded]]) -> TokenCache:
-    """Open the cache `key` under `root`; if it is missing or damaged, fill it from `make` first.
-
-    Processes that want the same key at once wait for the first one and share what it wrote.
-    """
-    folder = root / key
-    with locked(root / f"{key}.lock"):
-        if not folder.exists() or durable.verify(folder):
-            durable.remove_leftovers(root)
-            with durable.replacement(folder) as temporary:
-                write_arrays(temporary, make())
-    return TokenCache(folder)
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a lock among processes, waiting for it; it ends with the process, however that ends."""
-    with durable.explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
-    try:
-        with contextlib.suppress(OSError):  # no locks on this file system: both build, and the later one stays
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)

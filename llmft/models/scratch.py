@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import MarianConfig, MarianMTModel, PreTrainedTokenizerFast
 
 from llmft.config.bind import check_options
-from llmft.data.encode import locked
+from llmft.data.spool import locked
 from llmft.errors import ConfigError, DataError
 from llmft.runs import durable
 from llmft.runs.cache import cache_dir

@@ -2,16 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 
 from llmft.config.dump import to_values
 from llmft.config.schema import Fast, TrainRun
 from llmft.data.dataset import RowSource
-from llmft.data.encode import Encoded, TokenCache, cache_key, cached
+from llmft.data.encode import Encoded, TokenCache, cache_key
 from llmft.data.example import Example
 from llmft.data.order import Order
+from llmft.data.spool import cached
 from llmft.errors import DataError
 from llmft.hardware.memory import available_bytes
 from llmft.models.forward import PathCheck
@@ -88,8 +88,7 @@ def encode_split(learner: Learner, source: RowSource) -> Encodings:
         encoding=learner.encoding(),
         tokenizer=hash_folder(learner.pretrained.folder, TOKENIZER_FILES),
     )
-    examples = learner.formulation.examples(source)
-    cache = cached(cache_dir() / "tokens", key, lambda: chain.from_iterable(map(learner.encode, examples)))
+    cache = cached(cache_dir() / "tokens", key, learner.formulation.examples(source), learner.encode)
     return Encodings(cache, np.flatnonzero(np.asarray(cache.units)))
 
 
@@ -107,7 +106,7 @@ def make_plan(run: TrainRun, learner: Learner, corpus: Corpus, order: Order, mic
     path = check_path(run, learner, corpus)
     rows, cache = corpus.train.rows, corpus.train.cache
     lengths = cache.lengths[rows]
-    cuts = [cache[int(row)].source_cut for row in rows]
+    cuts = cache.source_cuts[rows]
     weights, state = memory.state_bytes(learner.pretrained)
     per_token = memory.token_bytes(learner.pretrained, learner.precision, run.model.gradient_checkpointing)
     free = available_bytes(device)
@@ -124,8 +123,8 @@ def make_plan(run: TrainRun, learner: Learner, corpus: Corpus, order: Order, mic
         loss_units_per_epoch=int(cache.units[rows].sum()),
         loss_unit=learner.unit,
         longest_row_tokens=longest,
-        cut_rows=sum(cut > 0 for cut in cuts),
-        cut_tokens=sum(cuts),
+        cut_rows=int((cuts > 0).sum()),
+        cut_tokens=int(cuts.sum()),
         steps=count_steps(run.training, order.steps_per_epoch),
         steps_per_epoch=order.steps_per_epoch,
         batch_size=run.training.batch_size,
