@@ -1,4 +1,4 @@
-"""Lasting writes: a file or folder is there whole or not at all, whatever kills the process.
+"""Lasting writes: a file or folder is there whole or not at all, whatever kills the process or cuts its power.
 
 Everything is written under a temporary name beside its place, flushed to the disk, then renamed. A folder carries a
 manifest of sizes and SHA-256, so that a reader can tell whether it is what was written.
@@ -10,20 +10,47 @@ import fcntl
 import hashlib
 import json
 import os
-import re
-import secrets
 import shutil
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from llmft.errors import LlmftError
-from llmft.runs import signals
+from llmft.runs import disk, manifest, signals
+from llmft.runs.leftovers import beside, remove_tree
+from llmft.runs.leftovers import remove_leftovers as remove_leftovers
+from llmft.runs.manifest import MANIFEST
+from llmft.runs.manifest import sha256 as sha256
+from llmft.runs.manifest import verify as verify
 
-MANIFEST = "manifest.json"
-CHUNK_BYTES = 1 << 20
-_LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?P<kind>tmp|old)-[0-9a-f]{8}-(?P<pid>\d{1,9})")
 _EXPLAINED = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR}
+
+
+@dataclass
+class Draft:
+    """A folder being filled, under a temporary name."""
+
+    folder: Path
+    facts: dict[str, Any] = field(default_factory=dict)
+    """JSON values for the manifest."""
+    hashes: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of the files written by `write`."""
+
+    def write(self, name: str, chunks: Iterable[bytes | bytearray | memoryview]) -> None:
+        """Write a file piece by piece. It is hashed on the way, so that the manifest says what it should hold."""
+        digest = hashlib.sha256()
+        with contextlib.closing(disk.File(self.folder / name)) as out:
+            for chunk in chunks:
+                digest.update(chunk)
+                out.write(chunk)
+            out.sync()
+        self.hashes[name] = digest.hexdigest()
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write `value` as indented JSON. Raises ValueError on NaN and infinity."""
+        self.write(name, [_json(value)])
 
 
 def write_text(path: Path, text: str) -> None:
@@ -33,53 +60,72 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON. Raises ValueError on NaN and infinity, which JSON does not have."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_bytes(path, _json(value))
 
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write `data`; the folder of `path` is made if it is missing. Raises LlmftError as `write_text`."""
     with explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _beside(path, "tmp")
+        make_folder(path.parent)
+        temporary = beside(path, "tmp")
         try:
-            with temporary.open("xb") as out:  # not tempfile: its files are 0600 whatever the umask says
+            with contextlib.closing(disk.File(temporary)) as out:
                 out.write(data)
-                out.flush()
-                os.fsync(out.fileno())
-            temporary.replace(path)
+                out.sync()
+            disk.rename(temporary, path)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                disk.unlink(temporary)
             raise
-        _sync(path.parent)
+        disk.sync(path.parent)
 
 
 def symlink(path: Path, target: Path | str) -> None:
     """Point the symbolic link `path` at `target`; an existing link moves without a moment in which it is gone."""
-    temporary = _beside(path, "tmp")
-    temporary.symlink_to(target)
-    try:
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink()
-        raise
-    _sync(path.parent)
+    with explained(path):
+        temporary = beside(path, "tmp")
+        disk.symlink(temporary, str(target))
+        try:
+            disk.rename(temporary, path)
+        except BaseException:
+            disk.unlink(temporary)
+            raise
+        disk.sync(path.parent)
+
+
+def make_folder(path: Path) -> None:
+    """Make `path` and the folders above it where they are missing, each flushed into the one above it."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    with contextlib.suppress(FileExistsError):  # another process was quicker; what is no folder fails below
+        disk.mkdir(path)
+        disk.sync(path.parent)
 
 
 @contextlib.contextmanager
-def directory(path: Path) -> Iterator[Path]:
+def draft(path: Path, facts: dict[str, Any] | None = None) -> Iterator[Draft]:
     """A folder to fill, which becomes `path` when the block ends and vanishes when an exception leaves it.
 
-    Raises FileExistsError if `path` exists, LlmftError if the disk is full or the place cannot be written.
+    `facts` go into its manifest. Raises FileExistsError if `path` exists, LlmftError if the disk is full or the place cannot
+    be written.
     """
     with explained(path):
         if os.path.lexists(path):
             raise FileExistsError(f"{path} exists")
-        with _filled(path) as temporary:
-            yield temporary
-            _seal(temporary)
-            with signals.deferred():
-                temporary.rename(path)
-                _sync(path.parent)
+        with _filled(path, facts) as new:
+            yield new
+            _seal(new)
+            with _uninterrupted():
+                disk.rename(new.folder, path)
+                disk.sync(path.parent)
+
+
+@contextlib.contextmanager
+def directory(path: Path) -> Iterator[Path]:
+    """As `draft`, for a folder that others fill: its files are hashed as they are found at the end."""
+    with draft(path) as new:
+        yield new.folder
 
 
 @contextlib.contextmanager
@@ -88,59 +134,30 @@ def replacement(path: Path) -> Iterator[Path]:
 
     Killed between its two renames, it leaves the old folder under a hidden name; `remove_leftovers` puts it back.
     """
-    with explained(path), _filled(path) as temporary:
-        yield temporary
-        _seal(temporary)
-        old = _beside(path, "old")
-        with signals.deferred():
+    with explained(path), _filled(path) as new:
+        yield new.folder
+        _seal(new)
+        old = beside(path, "old")
+        with _uninterrupted():
             if path.exists():
-                path.rename(old)
-            temporary.rename(path)
-            _sync(path.parent)
-        shutil.rmtree(old, ignore_errors=True)
+                disk.rename(path, old)
+            try:
+                disk.rename(new.folder, path)
+            except BaseException:
+                if old.exists():
+                    disk.rename(old, path)
+                raise
+            disk.sync(path.parent)
+        with contextlib.suppress(OSError):
+            remove_tree(old)
 
 
-def verify(path: Path) -> list[str]:
-    """What is wrong with the folder `path` against its manifest, one sentence each; empty if it is whole."""
-    try:
-        expected = json.loads((path / MANIFEST).read_bytes())["files"]
-        expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in expected.items()}
-    except FileNotFoundError:
-        return [f"{path}: no {MANIFEST}"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return [f"{path / MANIFEST}: not readable ({error})"]
-    # Only files found here are opened: the names in a manifest come from whoever wrote it.
-    found = {str(each.relative_to(path)): each for each in _files(path)}
-    problems = [f"{path / name}: missing" for name in expected if name not in found]
-    for name, each in found.items():
-        if name not in expected:
-            problems.append(f"{each}: not in {MANIFEST}")
-        elif each.stat().st_size != expected[name][0]:
-            problems.append(f"{each}: {each.stat().st_size} bytes, {expected[name][0]} were written")
-        elif sha256(each) != expected[name][1]:
-            problems.append(f"{each}: SHA-256 differs from {MANIFEST}")
-    return problems
-
-
-def remove_leftovers(parent: Path) -> None:
-    """Remove what killed processes left half written in `parent`, and put back a folder that they had set aside."""
-    for each in sorted(parent.iterdir()):
-        match = _LEFTOVER.fullmatch(each.name)
-        if match is None or _in_use(each, int(match["pid"])):
-            continue
-        place = parent / match["name"]
-        if match["kind"] == "old" and not os.path.lexists(place):
-            each.rename(place)
-        elif each.is_dir() and not each.is_symlink():
-            shutil.rmtree(each)
-        else:
-            each.unlink(missing_ok=True)
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file in hex, read in pieces."""
-    with path.open("rb") as data:
-        return hashlib.file_digest(data, "sha256").hexdigest()
+def remove(path: Path) -> None:
+    """Remove a folder: first its name, for good, then what is in it, so that nobody meets half of it. Raises OSError."""
+    hidden = beside(path, "tmp")
+    disk.rename(path, hidden)
+    disk.sync(path.parent)
+    remove_tree(hidden)
 
 
 @contextlib.contextmanager
@@ -169,42 +186,42 @@ def unwritable(path: Path, number: int) -> LlmftError:
 
 
 @contextlib.contextmanager
-def _filled(path: Path) -> Iterator[Path]:
+def _filled(path: Path, facts: dict[str, Any] | None = None) -> Iterator[Draft]:
     """A temporary folder beside `path`, locked while in use, removed if it is still there at the end."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _beside(path, "tmp")
-    temporary.mkdir()
+    make_folder(path.parent)
+    temporary = beside(path, "tmp")
+    disk.mkdir(temporary)
     lock = os.open(temporary, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):  # no locks on folders here (NFS): the process id alone has to tell
             fcntl.flock(lock, fcntl.LOCK_EX)
-        yield temporary
+        yield Draft(temporary, facts or {})
     finally:
         os.close(lock)
-        shutil.rmtree(temporary, ignore_errors=True)
+        with contextlib.suppress(OSError):  # what is left of it, the next run removes
+            remove_tree(temporary)
 
 
-def _seal(folder: Path) -> None:
-    """Flush everything below `folder` to the disk and write its manifest."""
-    files = {}
-    for each in _files(folder):
-        _sync(each)
-        files[str(each.relative_to(folder))] = {"bytes": each.stat().st_size, "sha256": sha256(each)}
-    (folder / MANIFEST).write_text(json.dumps({"files": files}, indent=2, ensure_ascii=False) + "\n")
-    _sync(folder / MANIFEST)
-    for each in _files(folder):
-        each.chmod((folder / MANIFEST).stat().st_mode)  # safetensors gives its files to their owner alone
-    for each in [folder, *folder.rglob("*")]:
-        if each.is_dir():
-            _sync(each)
+def _seal(new: Draft) -> None:
+    """Flush everything in the folder to the disk and write its manifest."""
+    files, others = {}, []
+    for each in manifest.entries(new.folder):
+        name = str(each.relative_to(new.folder))
+        if name not in new.hashes:
+            others.append(each)
+            disk.sync(each)
+        files[name] = {"bytes": each.stat().st_size, "sha256": new.hashes.get(name) or sha256(each)}
+    with contextlib.closing(disk.File(new.folder / MANIFEST)) as out:
+        out.write(manifest.render(files, new.facts))
+        out.sync()
+    for each in others:
+        disk.chmod(each, (new.folder / MANIFEST).stat().st_mode)  # safetensors gives its files to their owner alone
+    for folder, _, _ in os.walk(new.folder, topdown=False):
+        disk.sync(Path(folder))
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(each for each in folder.rglob("*") if each.is_file() and each != folder / MANIFEST)
-
-
-def _beside(path: Path, kind: str) -> Path:
-    return path.parent / f".{path.name}.{kind}-{secrets.token_hex(4)}-{os.getpid()}"
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def _concerns(path: Path, error: Exception) -> bool:
@@ -213,39 +230,6 @@ def _concerns(path: Path, error: Exception) -> bool:
     return name.is_relative_to(path.parent) or path.is_relative_to(name)
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:  # file systems that cannot flush a folder
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def _in_use(leftover: Path, pid: int) -> bool:
-    """Whether a living process still writes `leftover`. The lock tells across containers, where process ids do not."""
-    if pid != os.getpid() and _is_alive(pid):
-        return True
-    try:
-        descriptor = os.open(leftover, os.O_RDONLY | os.O_NOFOLLOW)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return pid == os.getpid()
-    finally:
-        os.close(descriptor)
-    return False
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)  # asks, sends nothing
-    except OSError as error:
-        return error.errno != errno.ESRCH  # not permitted: somebody else's
-    return True
+def _uninterrupted() -> contextlib.AbstractContextManager[None]:
+    """Put off signals. They reach the main thread only, so in another one there is nothing to put off."""
+    return signals.deferred() if threading.current_thread() is threading.main_thread() else contextlib.nullcontext()

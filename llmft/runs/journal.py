@@ -1,6 +1,5 @@
 """A file of JSON lines that only grows; what was appended survives the death of the process."""
 
-import errno
 import json
 import math
 import mmap
@@ -11,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from llmft.errors import LlmftError
-from llmft.runs import durable
+from llmft.runs import disk, durable
 
 
 class Journal:
@@ -20,28 +19,38 @@ class Journal:
     def __init__(self, path: Path):
         self.path = path
         with durable.explained(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-            os.ftruncate(self._descriptor, _whole_bytes(self._descriptor))
+            durable.make_folder(path.parent)
+            self._file = disk.File(path, append=True)
+            try:
+                self._file.truncate(_whole_bytes(self._file.descriptor))
+                disk.sync(path.parent)
+            except BaseException:
+                self._file.close()
+                raise
 
     def append(self, row: dict[str, Any]) -> None:
         """Add `row`. NaN and infinity become null, which JSON has; a row that does not fit on the disk leaves no trace."""
         line = (json.dumps(_finite(row), ensure_ascii=False, allow_nan=False) + "\n").encode()
-        before = os.fstat(self._descriptor).st_size
+        before = os.fstat(self._file.descriptor).st_size
         with durable.explained(self.path):
             try:
-                if os.write(self._descriptor, line) != len(line):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                self._file.write(line)
             except OSError:
-                os.ftruncate(self._descriptor, before)
+                self._file.truncate(before)
                 raise
+
+    def sync(self) -> None:
+        """Wait until all rows are on the disk: with a checkpoint, whose steps must not be missing after a power cut."""
+        with durable.explained(self.path):
+            self._file.sync()
 
     def close(self) -> None:
         """Flush to the disk and close; a second call does nothing."""
-        if self._descriptor >= 0:
-            os.fsync(self._descriptor)
-            os.close(self._descriptor)
-            self._descriptor = -1
+        if self._file.descriptor >= 0:
+            try:
+                self.sync()
+            finally:
+                self._file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -56,21 +65,44 @@ class Journal:
 
     @staticmethod
     def keep(path: Path, predicate: Callable[[dict[str, Any]], bool]) -> None:
-        """Rewrite `path`, which nobody has open, with the rows for which `predicate` holds."""
-        lines = [line for line in _lines(path) if predicate(json.loads(line))]
+        """Rewrite `path`, which nobody has open, with the rows for which `predicate` holds.
+
+        A power cut may spoil rows that were not flushed yet, not only the last one: those behind the last one kept go in silence.
+        Raises LlmftError if a line before a row that is kept is not JSON.
+        """
+        lines, spoilt = [], None
+        for number, line in enumerate(_split(path), 1):
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                spoilt = spoilt or _not_json(path, number, error)
+                continue
+            if predicate(row):
+                if spoilt:
+                    raise spoilt
+                lines.append(line)
         durable.write_bytes(path, b"".join(line + b"\n" for line in lines))
 
 
 def _lines(path: Path) -> list[bytes]:
-    *lines, _torn = path.read_bytes().split(b"\n")
+    lines = _split(path)
     for number, line in enumerate(lines, 1):
         try:
             json.loads(line)
         except ValueError as error:
-            raise LlmftError(
-                f"{path}:{number}: not a line of JSON ({error}). The file was changed by something else; restore or remove it."
-            ) from error
+            raise _not_json(path, number, error) from error
     return lines
+
+
+def _split(path: Path) -> list[bytes]:
+    """The lines, without a torn last one."""
+    return path.read_bytes().split(b"\n")[:-1]
+
+
+def _not_json(path: Path, number: int, error: ValueError) -> LlmftError:
+    return LlmftError(
+        f"{path}:{number}: not a line of JSON ({error}). The file was changed by something else; restore or remove it."
+    )
 
 
 def _whole_bytes(descriptor: int) -> int:

@@ -15,42 +15,32 @@ import torch
 from safetensors.torch import save_file
 
 from llmft.errors import LlmftError
-from llmft.runs import durable
+from llmft.runs import durable, manifest
 
-DIES_AT = """
-import os, sys
-from pathlib import Path
-from llmft.runs import durable
-path, last = Path(sys.argv[1]), int(sys.argv[2])
-calls = 0
-def dying(original):
-    def call(*arguments):
-        global calls
-        calls += 1
-        if calls == last:
-            os.kill(os.getpid(), 9)
-        return original(*arguments)
-    return call
-os.fsync = dying(os.fsync)
-Path.rename = dying(Path.rename)
-Path.replace = dying(Path.replace)
+HEAD = "import sys; from pathlib import Path; from llmft.runs import durable; path = Path(sys.argv[1])\n"
+NEW_FOLDER = (
+    HEAD
+    + """
+with durable.draft(path) as new:
+    new.write("a", [b"n", b"ew"])
+    (new.folder / "b").write_text("new")
 """
-NEW_FOLDER = DIES_AT + "with durable.directory(path) as f: (f / 'a').write_text('new'); (f / 'b').write_text('new')"
-REPLACED_FOLDER = DIES_AT + "with durable.replacement(path) as f: (f / 'a').write_text('new'); (f / 'b').write_text('new')"
-REPLACED_FILE = DIES_AT + "durable.write_text(path, 'new')"
+)
+REPLACED_FOLDER = HEAD + "with durable.replacement(path) as f: (f / 'a').write_text('new'); (f / 'b').write_text('new')"
+REPLACED_FILE = HEAD + "durable.write_text(path, 'new')"
+REMOVED_FOLDER = HEAD + "durable.remove(path)"
 
 
-def deaths(code: str, path: Path, prepare, limit: int = 20):
-    """Run `code` again and again, killed at its first, second, ... flush or rename, until it survives."""
+def deaths(code: str, path: Path, prepare, limit: int = 40):
+    """Run `code` again and again, killed at its first, second, ... operation on the disk, until it survives."""
     for last in range(1, limit):
         prepare()
-        yield subprocess.run([sys.executable, "-c", code, str(path), str(last)], check=False).returncode
+        env = os.environ | {"LLMFT_FAILPOINT": f"*:{last}:kill"}
+        yield subprocess.run([sys.executable, "-c", code, str(path)], check=False, env=env).returncode
 
 
-def survivors(codes: list[int]) -> None:
-    assert codes[-1] == 0
-    assert len(codes) >= 3
-    assert set(codes[:-1]) == {-signal.SIGKILL}
+def survivors(codes: list[int], operations: int) -> None:
+    assert codes == [-signal.SIGKILL] * operations + [0]
 
 
 def remove(path: Path) -> None:
@@ -71,7 +61,7 @@ def test_killed_while_it_makes_a_folder(tmp_path):
             assert (path / "a").read_text() == (path / "b").read_text() == "new"
         if code == 0:
             break
-    survivors(codes)
+    survivors(codes, 13)
 
 
 def test_killed_while_it_replaces_a_folder(tmp_path):
@@ -92,7 +82,7 @@ def test_killed_while_it_replaces_a_folder(tmp_path):
         if code == 0:
             assert content == {"a": "new", "b": "new"}
             break
-    survivors(codes)
+    survivors(codes, 15)
 
 
 def test_killed_while_it_writes_a_file(tmp_path):
@@ -104,7 +94,26 @@ def test_killed_while_it_writes_a_file(tmp_path):
         assert path.read_text() in ("old", "new")
         if code == 0:
             break
-    survivors(codes)
+    survivors(codes, 5)
+
+
+def test_killed_while_it_removes_a_folder(tmp_path):
+    path, codes = tmp_path / "step-1", []
+
+    def old() -> None:
+        remove(path)
+        with durable.directory(path) as folder:
+            (folder / "a").write_text("old")
+
+    for code in deaths(REMOVED_FOLDER, path, old):
+        codes.append(code)
+        durable.remove_leftovers(tmp_path)
+        assert [each.name for each in tmp_path.iterdir()] == (["step-1"] if path.exists() else [])
+        assert not path.exists() or durable.verify(path) == []
+        if code == 0:
+            assert not path.exists()
+            break
+    survivors(codes, 5)
 
 
 def test_what_a_living_process_writes_is_no_leftover(tmp_path):
@@ -144,7 +153,10 @@ def test_manifest_holds_sizes_and_hashes(tmp_path):
         (folder / "sub" / "x").write_bytes(b"abc")
     # sha256("abc"): FIPS 180-2, appendix B.1
     digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert json.loads((tmp_path / "new" / "manifest.json").read_text()) == {"files": {"sub/x": {"bytes": 3, "sha256": digest}}}
+    values = json.loads((tmp_path / "new" / "manifest.json").read_text())
+    own = values.pop("sha256")
+    assert values == {"files": {"sub/x": {"bytes": 3, "sha256": digest}}, "facts": {}}
+    assert own == hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
     assert durable.verify(tmp_path / "new") == []
 
 
@@ -163,6 +175,95 @@ def test_verify_names_every_damage(tmp_path):
         f"{path}/flipped: SHA-256 differs from manifest.json",
         f"{path}/grown: 4 bytes, 3 were written",
     ]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize("code", [NEW_FOLDER, REPLACED_FOLDER, REPLACED_FILE], ids=["new", "replaced", "file"])
+def test_any_operation_may_fail(tmp_path, monkeypatch, code, number):
+    path, names = tmp_path / "x", set()
+    for last in range(1, 40):
+        if code == REPLACED_FILE:
+            path.write_text("old")
+        elif code == REPLACED_FOLDER and not path.exists():
+            with durable.directory(path) as folder:
+                (folder / "a").write_text("old")
+        monkeypatch.setenv("LLMFT_FAILPOINT", f"*:{last}:{errno.errorcode[number]}:{tmp_path}")
+        monkeypatch.setattr(sys, "argv", ["", str(path)])
+        try:
+            exec(code, {})
+            said = None
+        except LlmftError as error:
+            said = str(error)
+        monkeypatch.delenv("LLMFT_FAILPOINT")
+        names.add(said is not None)
+        assert said is None or os.strerror(number) in said
+        durable.remove_leftovers(tmp_path)
+        assert {each.name for each in tmp_path.iterdir()} <= {"x"}
+        if path.is_dir():
+            assert durable.verify(path) == []
+            content = {each.name: each.read_text() for each in path.iterdir() if each.name != "manifest.json"}
+            assert content in ({"a": "old"}, {"a": "new", "b": "new"})
+            if code == NEW_FOLDER:
+                durable.remove(path)
+        elif path.exists():
+            assert path.read_text() in ("old", "new")
+        else:
+            assert said
+    assert names == {True, False}
+
+
+def test_a_manifest_that_was_changed_in_any_byte_is_noticed(tmp_path):
+    with durable.draft(tmp_path / "d", {"step": 7, "text": "ä"}) as new:
+        new.write("x", [b"abc"])
+    path = tmp_path / "d" / "manifest.json"
+    data = path.read_bytes()
+    for place in range(len(data)):
+        for bit in range(8):
+            path.write_bytes(data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1 :])
+            assert durable.verify(tmp_path / "d"), (place, bit)
+    for other in (data + b"\n", data[:-1], b" " + data, data.replace(b"7", b"7.0"), data.replace(b"\xc3\xa4", b"\\u00e4")):
+        path.write_bytes(other)
+        (problem,) = durable.verify(tmp_path / "d")
+        assert problem.startswith(f"{path}: not readable (")
+    path.write_bytes(data)
+    assert durable.verify(tmp_path / "d") == []
+    assert manifest.read(tmp_path / "d")[1] == {"step": 7, "text": "ä"}
+
+
+def test_what_was_hashed_on_the_way_is_what_the_manifest_says(tmp_path, monkeypatch):
+    # a disk that keeps something else than it was given
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, bytes(data).replace(b"abc", b"abd")))
+    with durable.draft(tmp_path / "d") as new:
+        new.write("x", [b"abc"])
+    monkeypatch.undo()
+    assert durable.verify(tmp_path / "d", from_disk=True) == [f"{tmp_path}/d/x: SHA-256 differs from manifest.json"]
+
+
+def test_what_is_no_file_is_noticed_and_not_read(tmp_path):
+    with durable.draft(tmp_path / "d") as new:
+        new.write("x", [b"abc"])
+    (tmp_path / "d" / "x").unlink()
+    os.mkfifo(tmp_path / "d" / "x")  # reading it would wait for ever
+    (tmp_path / "d" / "dangling").symlink_to("nowhere")
+    assert durable.verify(tmp_path / "d") == [
+        f"{tmp_path}/d/dangling: not in manifest.json",
+        f"{tmp_path}/d/x: not a file",
+    ]
+
+
+def test_new_folders_are_flushed_into_those_above_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("LLMFT_OPERATIONS", str(tmp_path / "log"))
+    durable.make_folder(tmp_path / "a" / "b")
+    rows = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    expected = [("mkdir", "a"), ("fsync", "."), ("mkdir", "a/b"), ("fsync", "a")]
+    assert [(row["op"], os.path.relpath(row["path"], tmp_path)) for row in rows] == expected
+
+
+def test_a_manifest_so_deep_that_python_gives_up(tmp_path):
+    (tmp_path / "manifest.json").write_text("[" * 200_000)
+    (problem,) = durable.verify(tmp_path)
+    assert "not readable (not a manifest (RecursionError" in problem
 
 
 @pytest.mark.parametrize("manifest", ["", "[]", "{}", '{"files": [1]}', '{"files": {"a": 1}}', "\xff"])

@@ -60,12 +60,42 @@ def test_what_json_lacks_becomes_null(tmp_path):
 
 def test_full_disk_leaves_no_half_row(tmp_path, monkeypatch):
     path = tmp_path / "m"
-    write = os.write
     with Journal(path) as journal:
         journal.append({"a": 1})
-        monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:3]))
+        monkeypatch.setenv("LLMFT_FAILPOINT", f"write:1:short:{path}")
         with pytest.raises(LlmftError, match="No space left"):
             journal.append({"a": 2})
         monkeypatch.undo()
         journal.append({"a": 3})
     assert Journal.read(path) == [{"a": 1}, {"a": 3}]
+
+
+def test_a_row_taken_in_pieces_is_whole(tmp_path, monkeypatch):
+    write = os.write
+    with Journal(tmp_path / "m") as journal:
+        monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:3]))
+        journal.append({"a": 1})
+    assert Journal.read(tmp_path / "m") == [{"a": 1}]
+
+
+@pytest.mark.parametrize("spoilt", [b"\0" * 20 + b"\n", b'": 2}\n', b'\0\0"step":9}\n{"step":4}\n'])
+def test_rows_spoilt_by_a_power_cut_behind_the_checkpoint_are_dropped(tmp_path, spoilt):
+    path = tmp_path / "m"
+    path.write_bytes(b'{"step":1}\n{"step":2}\n' + spoilt)
+    Journal.keep(path, lambda row: row["step"] <= 2)
+    assert path.read_text() == '{"step":1}\n{"step":2}\n'
+
+
+def test_rows_spoilt_before_one_that_is_kept_are_not_passed_over(tmp_path):
+    path = tmp_path / "m"
+    path.write_bytes(b'{"step":1}\n\0\0\n{"step":2}\n')
+    with pytest.raises(LlmftError, match=r"m:2: not a line of JSON"):
+        Journal.keep(path, lambda row: row["step"] <= 2)
+
+
+def test_sync_flushes(tmp_path, monkeypatch):
+    flushed = []
+    with Journal(tmp_path / "m") as journal:
+        monkeypatch.setattr(os, "fsync", flushed.append)
+        journal.sync()
+    assert len(flushed) == 2  # closing is the other
