@@ -81,7 +81,9 @@ def train(run: TrainRun, command: list[str]) -> float | None:
             before = score_examples(learner, corpus.test_examples, path, "scoring the untuned model")
         optimizers = make_optimizers(parameter_groups(learner.pretrained.trained, run.optimizer.weight_decay))
         position = checkpoint.load(start_from, learner.pretrained, optimizers) if start_from else Position()
-        Record.resume(directory.path / "metrics.jsonl", position.step)
+        if start_from and position.best_step == position.step:  # killed between the checkpoint and the mark on it
+            checkpoint.mark_best(start_from.parent, start_from)
+        Record.resume(directory.path / "metrics.jsonl", position.step, position.validated)
         record = Record(directory.path / "metrics.jsonl", run.training.log_every)
         work = Work(run, directory, learner, corpus, order, plan, optimizers, schedule, record, position)
         fit(work)  # 2 to 7

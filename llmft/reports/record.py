@@ -44,10 +44,14 @@ class Record:
         self.journal.close()
 
     @staticmethod
-    def resume(path: Path, step: int) -> None:
-        """Drop the rows after `step`: a resumed run takes those steps again and writes them again."""
+    def resume(path: Path, step: int, validated: int | None) -> None:
+        """Drop the rows of what a resumed run does again: steps after `step`, validations after the one at `validated`.
+
+        None: it has not validated yet. A kill between a validation and the checkpoint of its step leaves a row too many.
+        """
+        last = {"train": step, "validation": -1 if validated is None else validated}
         if path.exists():
-            Journal.keep(path, lambda row: row["step"] <= step)
+            Journal.keep(path, lambda row: row["step"] <= last[row["kind"]])
 
 
 def read(path: Path) -> tuple[list[Row], list[Row]]:

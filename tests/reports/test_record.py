@@ -44,15 +44,27 @@ def test_rows_are_on_disk_before_close(tmp_path):
 def test_a_resumed_run_has_every_step_once(tmp_path):
     path = tmp_path / "metrics.jsonl"
     write(path, 1, range(1, 9))
-    Record.resume(path, 5)
+    Record.resume(path, 5, validated=4)
     write(path, 1, range(6, 9))
     train_rows, validation_rows = record.read(path)
     assert [row["step"] for row in train_rows] == [1, 2, 3, 4, 5, 6, 7, 8]
     assert [row["step"] for row in validation_rows] == [4, 8]
 
 
+def test_a_validation_that_no_checkpoint_knows_of_is_recorded_once(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    rows = Record(path, 1)
+    rows.validation(0, {"loss": 3.5})
+    rows.close()
+    Record.resume(path, 0, validated=None)  # killed before the first checkpoint: step 0 is validated again
+    assert record.read(path) == ([], [])
+    write(path, 1, range(1, 9))
+    Record.resume(path, 8, validated=4)  # stopped while validating step 8, killed after that was recorded
+    assert [[row["step"] for row in rows] for rows in record.read(path)] == [[1, 2, 3, 4, 5, 6, 7, 8], [4]]
+
+
 def test_nothing_recorded_yet(tmp_path):
-    Record.resume(tmp_path / "metrics.jsonl", 5)
+    Record.resume(tmp_path / "metrics.jsonl", 5, validated=None)
     assert record.read(tmp_path / "metrics.jsonl") == ([], [])
 
 
