@@ -51,6 +51,13 @@ class Truncation(Enum):
     error = "error"
 
 
+class ControlTokens(Enum):
+    """What <|im_end|>, </s> and their like stand for in the texts of rows."""
+
+    text = "text"
+    token = "token"
+
+
 class Dtype(Enum):
     """Number format of the weights in memory; auto: float32 where trained, the compute precision where frozen."""
 
@@ -185,6 +192,8 @@ class Task:
     """Longest target in tokens; rows above it are left out of training and counted, never cut; null: what fits."""
     truncation: Truncation = Truncation.end
     """Which end of a too long source is cut, or error."""
+    control_tokens: ControlTokens = ControlTokens.text
+    """How a model's control tokens (<|im_end|>, </s>) in the texts of rows are read: text: spelt out like any text, so that no row can open or end a turn; token: as the tokens, for rows that bring them on purpose."""
     metrics: dict[str, Any] = field(default_factory=dict)
     """Scores to compute: name -> options; an own one: {mine: {call: package.function, ...}} with the package in `plugins`."""
     baselines: list[str] = field(default_factory=list)
@@ -287,6 +296,8 @@ class Training:
     """Steps between rows of metrics.jsonl."""
     resume: str = "auto"
     """auto: go on with the newest stopped or dead run of the same configuration; never: start anew; or a run directory."""
+    skip_spikes: float | None = None
+    """Leave out the update of a step whose gradient norm exceeds this many times the median of the newest 64, and count it; null: leave out none. Eight in a row end the run, and so does a norm that is not finite."""
     fast: Fast = Fast.auto
     """Whether several documents may share one forward pass; does not change the result."""
 

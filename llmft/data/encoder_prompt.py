@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from llmft.config.schema import ControlTokens as Reading
 from llmft.config.schema import Task
+from llmft.data.control_tokens import ControlTokens
 from llmft.data.prompt import filled
 from llmft.errors import ModelError
 
@@ -18,6 +20,7 @@ class EncoderPromptSettings:
     target_language: str | None
     max_source_tokens: int | None
     truncation: str
+    control_tokens: str
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as plain values."""
@@ -38,18 +41,26 @@ class EncoderPrompt:
             target_language=task.target_language,
             max_source_tokens=task.max_source_tokens,
             truncation=task.truncation.value,
+            control_tokens=task.control_tokens.value,
         )
+        # how texts of rows are read by default, here and wherever they are counted and cut
+        tokenizer.split_special_tokens = task.control_tokens is Reading.text
+        self.special = ControlTokens(tokenizer)
         if tokenizer.eos_token_id is None:
             raise ModelError("the tokenizer has no end token; set eos_token in its tokenizer_config.json")
 
     def prompt_ids(self, source: str, context: str | None = None) -> list[int]:
         """Return the encoder's token ids, with the special tokens that the tokenizer puts around a text."""
-        return list(self.tokenizer(filled(self.settings.encoder_prompt, source, context)).input_ids)
+        return list(self.tokenizer(self.plain(filled(self.settings.encoder_prompt, source, context))).input_ids)
 
     def target_ids(self, target: str) -> list[int]:
         """Return the decoder's token ids: a language's code where the model writes one, and the end token."""
-        ids = list(self.tokenizer(text_target=target).input_ids)
+        ids = list(self.tokenizer(text_target=self.plain(target)).input_ids)
         return ids if ids and self.tokenizer.eos_token_id in ids[-2:] else [*ids, self.tokenizer.eos_token_id]
+
+    def plain(self, text: str) -> str:
+        """Return a text in which control tokens are text, where they are to be."""
+        return self.special.plain(text) if self.tokenizer.split_special_tokens else text
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of an answer."""

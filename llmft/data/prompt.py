@@ -3,22 +3,16 @@
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
 from typing import Any
 
+from llmft.config.schema import ControlTokens as Reading
 from llmft.config.schema import Task
+from llmft.data import chat_template
+from llmft.data.chat_template import FIXED_DATE
+from llmft.data.control_tokens import ControlTokens
 from llmft.data.example import Message
 from llmft.errors import ModelError
 
-# Chat templates may write today's date. A prompt that changes overnight is another prompt, so the date stands still.
-FIXED_DATE = datetime(2024, 7, 26)
-DATE_PARTS = [*"aAbBdmyYHIMSpjFT", "-d", "-m"]
-# transformers lets no function into a template, so the one that tells the date is replaced by a macro in front of it.
-FIXED_CLOCK = (
-    "{% macro strftime_now(format) %}{{ format"
-    + "".join(f"|replace('%{part}', '{FIXED_DATE.strftime(f'%{part}')}')" for part in DATE_PARTS)
-    + " }}{% endmacro %}\n"
-)
 PLACE = re.compile(r"\{source\}|\{context\}")
 TEMPLATE_OPTIONS = {"enable_thinking": False}
 
@@ -32,6 +26,7 @@ class PromptSettings:
     chat: bool
     max_source_tokens: int | None
     truncation: str
+    control_tokens: str
     fixed_date: str = FIXED_DATE.strftime("%d %b %Y")
     template_options: dict[str, Any] = field(default_factory=lambda: dict(TEMPLATE_OPTIONS))
 
@@ -62,7 +57,13 @@ class Prompt:
             chat=bool(tokenizer.chat_template),
             max_source_tokens=task.max_source_tokens,
             truncation=task.truncation.value,
+            control_tokens=task.control_tokens.value,
         )
+        self.template = chosen_template(tokenizer)
+        # how texts of rows are read by default, here and wherever they are counted and cut
+        tokenizer.split_special_tokens = task.control_tokens is Reading.text
+        self.special = ControlTokens(tokenizer)
+        self.turns = self.special
         self.end_ids = self.find_end()
 
     def messages(self, source: str | Sequence[Message], context: str | None = None) -> list[dict[str, str]]:
@@ -83,32 +84,42 @@ class Prompt:
 
     def render(self, messages: list[dict[str, str]], answer: bool) -> str:
         """Write messages by the tokenizer's chat template; `answer` opens the assistant's turn."""
-        try:
-            return self.tokenizer.apply_chat_template(
-                messages,
-                add_generation_prompt=answer,
-                tokenize=False,
-                chat_template=FIXED_CLOCK + self.tokenizer.get_chat_template(),
-                **self.settings.template_options,
-            )
-        except Exception as error:  # templates are programs: they raise jinja2's errors, and through them anything
-            raise ModelError(
-                f"the model's chat template cannot be rendered: {error}; set task.system or use a model without one"
-            ) from error
+        variables = self.tokenizer.special_tokens_map | self.settings.template_options
+        return chat_template.render(self.template, messages, answer, variables)
 
     def prompt_ids(self, source: str | Sequence[Message], context: str | None = None) -> list[int]:
         """Return the prompt's token ids. A template writes its own special tokens; else the tokenizer's beginning is kept."""
-        text = self.text(source, context)
         if self.settings.chat:
-            return list(self.tokenizer(text, add_special_tokens=False).input_ids)
-        ids = list(self.tokenizer(text).input_ids)
+            return self.chat_ids(self.messages(source, context))
+        ids = list(self.tokenizer(self.plain(self.text(source, context))).input_ids)
         while ids and ids[-1] in (self.tokenizer.eos_token_id, self.tokenizer.sep_token_id):
             ids.pop()  # an end token after the prompt would tell the model that nothing follows
         return ids
 
+    def chat_ids(self, messages: list[dict[str, str]]) -> list[int]:
+        """Return a conversation's ids: control tokens that the template writes count, those in the messages are text.
+
+        An answer may hold what is no special token, such as <think>: the model is to write it.
+        """
+        kinds = [self.special if message["role"] == "assistant" else self.turns for message in messages]
+        seen = [kind.seen(message["content"]) for kind, message in zip(kinds, messages, strict=True)]
+        found = any(kind.pattern.search(text) for kind, text in zip(kinds, seen, strict=True))
+        if not found or not self.tokenizer.split_special_tokens:
+            return self.template_ids(self.render(messages, answer=True))
+        marks = self.turns.marks_for([*seen, self.template])
+        marked = [
+            message | {"content": kind.pattern.sub(lambda word: f"{marks[0]}{word[0]}{marks[1]}", text)}
+            for kind, message, text in zip(kinds, messages, seen, strict=True)
+        ]
+        return self.turns.ids_between(self.render(marked, answer=True), marks)
+
+    def plain(self, text: str) -> str:
+        """Return a text in which control tokens are text, where they are to be."""
+        return self.special.plain(text) if self.tokenizer.split_special_tokens else text
+
     def target_ids(self, target: str) -> list[int]:
         """Return the answer's token ids, its end token included."""
-        return list(self.tokenizer(target, add_special_tokens=False).input_ids) + self.end_ids[:1]
+        return list(self.tokenizer(self.plain(target), add_special_tokens=False).input_ids) + self.end_ids[:1]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of an answer."""
@@ -126,8 +137,9 @@ class Prompt:
             closed = self.render([*probe, {"role": "assistant", "content": "answer"}], answer=False)
             if closed.startswith(opened):
                 special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
-                after = self.tokenizer(closed[len(opened) :], add_special_tokens=False).input_ids
-                ends += [token for token in after if token in special][:1]
+                ends += [token for token in self.template_ids(closed[len(opened) :]) if token in special][:1]
+            written = {self.tokenizer.added_tokens_decoder.get(token) for token in self.template_ids(closed)}
+            self.turns = ControlTokens(self.tokenizer, [token.content for token in written if token])
         if self.tokenizer.eos_token_id is not None:
             ends.append(self.tokenizer.eos_token_id)
         if not ends:
@@ -136,8 +148,22 @@ class Prompt:
             )
         return list(dict.fromkeys(ends))
 
+    def template_ids(self, text: str) -> list[int]:
+        """Return the ids of what a template wrote."""
+        return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=False).input_ids)
+
     @property
     def pad_id(self) -> int:
         """Id that fills batches in generation; masked by length, so the end token serves where there is no pad token."""
         pad = self.tokenizer.pad_token_id
         return self.end_ids[0] if pad is None else pad
+
+
+def chosen_template(tokenizer: Any) -> str:
+    """Return the chat template that the tokenizer has for a conversation without tools; empty: none. Raises ModelError."""
+    if not tokenizer.chat_template:
+        return ""
+    try:
+        return str(tokenizer.get_chat_template())
+    except ValueError as error:  # several, none of them called default
+        raise ModelError(f"the model's chat template cannot be chosen: {error}") from error
