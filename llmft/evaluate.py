@@ -58,8 +58,9 @@ def evaluate(run: EvalRun, command: list[str]) -> None:
     settings = {key: value for key, value in to_values(run).items() if key not in ("output", "output_root", "gate")}
     weights = hash_file(Path(run.predictions)) if run.predictions else weights_mark(trained)
     key = fingerprint(settings=settings, trained=str(trained), weights=weights, data=rows.content)
-    directory = claim(root, run.output, label, key, "auto", command, setting="output")
-    with recorded(directory):
+    with recorded(lambda: claim(root, run.output, label, key, "auto", command, setting="output")) as directory:
+        if directory.note:
+            say(directory.note)
         say(f"{'resuming' if directory.resumed else 'eval'} {directory.path}")
         durable.write_text(directory.path / "config.yaml", config_yaml(run))
         durable.write_json(directory.path / "environment.json", environment())

@@ -19,7 +19,7 @@ from llmft.data.row import BadRow, Row
 from llmft.data.row_function import apply_row, source_of
 from llmft.data.source import kind_of, layout_of, read, scan_stream
 from llmft.errors import ConfigError, DataError
-from llmft.runs import durable
+from llmft.runs import durable, signals
 from llmft.runs.directory import resolve
 from llmft.runs.provenance import fingerprint, hash_file
 from llmft.tasks.answers import predict_examples
@@ -68,7 +68,9 @@ def predict(run: PredictRun, command: list[str]) -> None:
     if source is None:
         partial.unlink(missing_ok=True)  # nobody knows whether stdin brings the same texts again
     found = [as_row(formulation, each) for each in predict_examples(learner, examples, partial, total, "predicting")]
-    durable.write_text(output, rendered(found, output.suffix))
+    text = rendered(found, output.suffix)
+    signals.close()  # a command that was stopped here could not be repeated: its output would be there
+    durable.write_text(output, text)
     partial.unlink()
     print(f"{len(found)} predictions: {output}", file=sys.stderr)
 

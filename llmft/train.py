@@ -62,8 +62,12 @@ def train(run: TrainRun, command: list[str]) -> float | None:
     choose_learner(folder, run.task)
     prints = fingerprints(run, splits, folder)
     label = f"{run.task.name}-{Path(run.model.name).name}"
-    directory = claim(run.output_root, run.output_dir, label, fingerprint(**prints), run.training.resume, command)
-    with recorded(directory), logged(directory.path / "train.log"):
+    with (
+        recorded(
+            lambda: claim(run.output_root, run.output_dir, label, fingerprint(**prints), run.training.resume, command)
+        ) as directory,
+        logged(directory.path / "train.log"),
+    ):
         began = time.monotonic()
         start_from = announce(directory)
         run = replace(run, task=with_labels(run.task, splits["train"]))
@@ -113,6 +117,8 @@ def fingerprints(run: TrainRun, splits: Mapping[str, RowSource], folder: Path) -
 def announce(directory: RunDirectory) -> Path | None:
     """Say which directory the run writes to and where it goes on; return the checkpoint to start from."""
     found, notes = checkpoint.newest(directory.path / "checkpoints")
+    if directory.note:
+        say(directory.note)
     if not directory.resumed:
         say(f"run {directory.path}")
     elif found is None:

@@ -4,7 +4,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ from llmft.runs import signals
 OURS = ("hydra.run.dir=.", "hydra.output_subdir=null", "hydra.job.chdir=false", "hydra.sweep.subdir=.",
         "hydra/job_logging=none", "hydra/hydra_logging=none")  # fmt: skip
 """Run directories and logging are ours, not Hydra's."""
+BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+"""Runs the jobs of a sweep in this process."""
 
 
 @dataclass(frozen=True)
@@ -51,18 +53,20 @@ def run(command: str, words: list[str], typed: list[str]) -> int:
     """
     # Without _self_ a file's own settings win over those of the files it names: what its author means, no cause to warn.
     warnings.filterwarnings("ignore", message=".*Defaults list is missing `_self_`")
-    asked = arguments.parse(words, command)
-    folders = [sources.built_in(), *sources.user_folders(asked.config_dir)]
-    sources.check_shadowing(folders)
-    root = compose.ROOTS[command]
-    settings = [arguments.quote(word, root, asked.multirun) for word in asked.settings]
-    problems = overrides.check(settings, root, command, asked.multirun, folders)
-    if problems:
-        raise ConfigError(*problems)
-    compose.register(folders[1:])
-    request = Request(command, asked, settings, folders, typed)
-    with signals.deferred(), sentences(request):  # raised in the middle of OmegaConf, Stopped turns into something else
-        previewed = compose.preview(command, asked.config_name or command, [*overrides.first_values(settings), *OURS])
+    with signals.deferred():  # raised in the middle of OmegaConf, Stopped turns into something else
+        asked = arguments.parse(words, command)
+        folders = [sources.built_in(), *sources.user_folders(asked.config_dir)]
+        sources.check_shadowing(folders)
+        root = compose.ROOTS[command]
+        settings = [arguments.quote(word, root, asked.multirun) for word in asked.settings]
+        problems = overrides.check(settings, root, command, asked.multirun, folders)
+        if problems:
+            raise ConfigError(*problems)
+        compose.register(folders[1:])
+        request = Request(command, asked, settings, folders, typed)
+    with signals.deferred(), sentences(request):
+        tried = [[*words, *OURS] for words in overrides.to_try(settings, folders)]
+        previewed = [compose.preview(command, asked.config_name or command, words) for words in tried][0]
     if asked.multirun:
         place = "output_dir" if command == "train" else "output"
         if previewed[place] is not None:
@@ -70,7 +74,7 @@ def run(command: str, words: list[str], typed: list[str]) -> int:
                 f"{place}={previewed[place]}: each job of a sweep has a folder of its own. Leave it out; output_root=FOLDER says"
                 " where the sweep's folder is."
             )
-        return _sweep(request, str(previewed.output_root))
+        return _sweep(request, str(previewed.output_root), previewed.hydra.launcher.get("_target_") != BASIC_LAUNCHER)
     # Hydra would show it without the settings of the run
     if asked.cfg == "job" and command != "train" and previewed.run is not None:
         values = _with_run(request, compose.plain(previewed, command), asked.settings)
@@ -94,12 +98,14 @@ def run(command: str, words: list[str], typed: list[str]) -> int:
     return 0
 
 
-def _sweep(request: Request, output_root: str) -> int:
-    # Imported here: a sweep looks at the runs it started, which a single run does not need.
-    from llmft.sweep import jobs, search
+def _sweep(request: Request, output_root: str, elsewhere: bool) -> int:
+    """Run the jobs; `elsewhere`: a launcher runs them in other processes."""
+    with signals.deferred():
+        # Imported here: a sweep looks at the runs it started, which a single run does not need.
+        from llmft.sweep import jobs, search, workers
 
-    search.register()
-    folder = jobs.choose(output_root, request.typed)
+        search.register()
+        folder = jobs.choose(output_root, request.typed)
 
     def job(cfg: DictConfig) -> float | None:
         told = HydraConfig.get()
@@ -111,7 +117,8 @@ def _sweep(request: Request, output_root: str) -> int:
         return jobs.run_job(Path(told.sweep.dir), int(told.job.num), named, values, work)
 
     try:
-        _call_hydra(request, job, f"hydra.sweep.dir={QuotedString(str(folder), Quote.single).with_quotes()}")
+        with workers.stopped_together(folder) if elsewhere else nullcontext():
+            _call_hydra(request, job, f"hydra.sweep.dir={QuotedString(str(folder), Quote.single).with_quotes()}")
     finally:
         code = jobs.finish(folder)
     return code
@@ -166,14 +173,14 @@ def _with_run(request: Request, values: dict[str, Any], named: list[str]) -> dic
 
 def _work(request: Request, values: dict[str, Any], named: list[str]) -> float | None:
     """Check the settings and do what they say; the value of training.metric where there is one."""
-    if request.command != "train" and values["run"] is not None:
-        values = _with_run(request, values, named)
-    settings = compose.to_run(values, request.command)
-    problems = rules.check(settings)
-    if problems:
-        raise ConfigError(*problems)
-    # Imported here: mistakes must not wait for torch. Deferred: some libraries catch everything that an import raises.
-    with signals.deferred():
+    with signals.deferred():  # OmegaConf, and some libraries catch everything that an import raises
+        if request.command != "train" and values["run"] is not None:
+            values = _with_run(request, values, named)
+        settings = compose.to_run(values, request.command)
+        problems = rules.check(settings)
+        if problems:
+            raise ConfigError(*problems)
+        # Imported here: mistakes must not wait for torch.
         from llmft.evaluate import evaluate
         from llmft.predict import predict
         from llmft.train import train

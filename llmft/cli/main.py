@@ -1,18 +1,17 @@
 """The command `llmft`: which command is meant, and what its end looks like to a shell.
 
-Nothing heavy at the top: help, completion and mistakes must answer at once.
+Nothing heavy at the top: help, completion and mistakes must answer at once, and until `main` has taken over the signals
+one of them ends the process as it would any other.
 """
 
 import errno
 import os
 import shlex
 import sys
-import traceback
-from importlib.metadata import version
 
-from llmft.cli import help as texts
-from llmft.config.secrets import redact
+from llmft.config.shown import shown
 from llmft.errors import ConfigError, LlmftError, Stopped
+from llmft.runs import signals
 
 HELP = ("-h", "--help", "help")
 PLAIN_ERRNO = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
@@ -21,7 +20,15 @@ PLAIN_ERRNO = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROF
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code (design: 0 done, 1 failed, 2 usage, 3 gate, 4 data or model, 5, 6, 75, 130)."""
+    signals.install()
     words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _answer(words)
+    except Stopped as stopped:  # it came while an error was being told
+        return stopped.exit_code
+
+
+def _answer(words: list[str]) -> int:
     try:
         code = _dispatch(words)
         sys.stdout.flush()
@@ -42,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except OSError as error:
         if error.errno not in PLAIN_ERRNO:
-            traceback.print_exc()
+            _say_bug()
             return 1
         _say(
             f"error: {error.filename or 'writing'}: {error.strerror}. Free space, or choose another output_root or output_dir."
@@ -53,20 +60,26 @@ def main(argv: list[str] | None = None) -> int:
         if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error):
             _say("error: out of memory. Set training.micro_tokens or task.max_source_tokens lower, or take a smaller model.")
             return 6
-        traceback.print_exc()
+        _say_bug()
         return 1
+    finally:
+        signals.close()
 
 
 def _dispatch(words: list[str]) -> int:
+    with signals.deferred():  # some imports catch everything
+        from llmft.cli import help as texts
     if not words or words[0] in HELP:
         print(texts.topic(words[1]) if len(words) > 1 else texts.overview())
         return 0
     command, rest = words[0], words[1:]
     if command in ("-V", "--version", "version"):
+        from importlib.metadata import version
+
         print(f"llmft {version('llmft')}")
         return 0
     if command not in {**texts.COMMANDS, **texts.OTHERS}:
-        raise ConfigError(_no_command(words))
+        raise ConfigError(_no_command(words, [*texts.COMMANDS, *texts.OTHERS]))
     if any(word in HELP[:2] for word in rest):
         print(texts.topic(command))
         return 0
@@ -81,25 +94,28 @@ def _dispatch(words: list[str]) -> int:
     # Read by OpenMP when torch is loaded: threads that wait sleep instead of spinning. On a machine that computes something
     # else besides, spinning makes training several times slower; on an idle one it gains next to nothing.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # Both may take a while to load; before that a signal ends the process as it would any other.
-    from llmft.runs import signals
-
-    signals.install()
-    from llmft.cli.job import run
+    with signals.deferred():
+        from llmft.cli.job import run
 
     return run(command, rest, ["llmft", *words])
 
 
-def _no_command(words: list[str]) -> str:
+def _no_command(words: list[str], known: list[str]) -> str:
     from difflib import get_close_matches
 
     first = words[0]
     if "=" in first or first.startswith("-"):
         return f"{first}: a command comes first: llmft train {' '.join(words)}"
-    near = get_close_matches(first, [*texts.COMMANDS, *texts.OTHERS], 1)
+    near = get_close_matches(first, known, 1)
     hint = f" Did you mean llmft {near[0]}?" if near else ""
-    return f"{first}: no such command.{hint} Commands: {', '.join([*texts.COMMANDS, *texts.OTHERS])}"
+    return f"{first}: no such command.{hint} Commands: {', '.join(known)}"
 
 
 def _say(text: str) -> None:
-    print(redact(text), file=sys.stderr, flush=True)
+    print(shown(text), file=sys.stderr, flush=True)
+
+
+def _say_bug() -> None:
+    import traceback
+
+    _say(traceback.format_exc())

@@ -5,22 +5,26 @@ import errno
 import re
 import secrets
 import shlex
+import shutil
 import socket
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from os import getpid
 from pathlib import Path
 
+from llmft.config.secrets import redact
 from llmft.errors import ConfigError, RunInUse
 from llmft.runs import durable, status
 from llmft.runs.lock import FILE as LOCK_FILE
 from llmft.runs.lock import Lock
-from llmft.runs.provenance import redact
 from llmft.runs.status import Status
 
 LATEST = "latest"
 GOES_ON = ("stopped", "dead")
 """States that resume by themselves; failed and diverged ones would fail again unless somebody changed something."""
+WRITTEN = ("config.yaml", "rerun.yaml", "environment.json", "data.json", "plan.json", "metrics.jsonl", "train.log",
+           "predictions", "checkpoints")  # fmt: skip
+"""What a run may have written before its first checkpoint: all that is removed where another begins anew in its place."""
 
 
 @dataclass
@@ -31,6 +35,8 @@ class RunDirectory:
     resumed: bool
     previous: Status | None
     """How the run stood when this process took it over; None for a new one."""
+    note: str | None
+    """What to tell the user about the folder, if anything."""
     _status: Status
     _lock: Lock
 
@@ -122,12 +128,21 @@ def _take(path: Path, fingerprint: str, command: list[str], may_resume: tuple[st
         lock.acquire()
         try:
             _refuse_foreign(path, asked)
-            previous = status.read_as_written(path)
+            previous, note = status.read_as_written(path), None
             if previous is not None:
                 if previous.state == "running":
                     previous.state = "dead"  # the lock was free
-                _refuse_other(path, previous, fingerprint, may_resume, asked)
-                for folder in [path, *(each for each in path.iterdir() if each.is_dir() and not each.is_symlink())]:
+                if previous.fingerprint == fingerprint and previous.state in may_resume:
+                    pass
+                elif not asked.startswith("training.resume") and _holds_nothing(path, previous, asked):
+                    what = {"dead": "died", "stopped": "was stopped"}.get(previous.state, previous.state)
+                    note = f"{asked}: the run there {what} before it had done anything worth keeping, so this one begins anew"
+                    _clear(path)
+                    previous = None
+                else:
+                    _refuse_other(path, previous, fingerprint, may_resume, asked)
+                # The folder itself last: a leftover in it may be one of the folders to look into.
+                for folder in [*(each for each in path.iterdir() if each.is_dir() and not each.is_symlink()), path]:
                     durable.remove_leftovers(folder)
             now = Status(
                 state="running",
@@ -142,7 +157,7 @@ def _take(path: Path, fingerprint: str, command: list[str], may_resume: tuple[st
         except BaseException:
             lock.release()
             raise
-    return RunDirectory(path.resolve(), previous is not None, previous, now, lock)
+    return RunDirectory(path.resolve(), previous is not None, previous, note, now, lock)
 
 
 def _refuse_foreign(path: Path, asked: str) -> None:
@@ -157,15 +172,33 @@ def _refuse_foreign(path: Path, asked: str) -> None:
         )
 
 
+def _holds_nothing(path: Path, previous: Status, asked: str) -> bool:
+    """Whether the run in `path`, which is not to go on, did nothing that is worth keeping: no step, no predictions of eval."""
+    if previous.state == "done" or previous.step > 0 or (path / "results.json").exists():
+        return False
+    if asked.startswith("output="):
+        return not any(each.stat().st_size for each in (path / "predictions").glob("*"))
+    # A step that was set aside as damaged counts; step 0 is what the run started from.
+    return all(each.name in ("step-000000", "best") for each in (path / "checkpoints").glob("[!.]*"))
+
+
+def _clear(path: Path) -> None:
+    """Remove what a run wrote before its first step; status.json stays, so that a kill leaves a folder known as a run's."""
+    for name in WRITTEN:
+        each = path / name
+        if each.is_dir() and not each.is_symlink():
+            shutil.rmtree(each)
+        else:
+            each.unlink(missing_ok=True)
+
+
 def _refuse_other(path: Path, previous: Status, fingerprint: str, may_resume: tuple[str, ...], asked: str) -> None:
-    """Raise ConfigError, with what to do, if the run in `path` is not one to go on with."""
+    """Raise ConfigError, with what to do: the run in `path` is not one to go on with."""
     if previous.fingerprint != fingerprint:
         raise ConfigError(
             f"{asked}: {path} holds a run of another configuration, data or model (fingerprint {previous.fingerprint}, this one "
             f"is {fingerprint}). It was started by: {shlex.join(previous.command)}. Repeat that command, or name another folder."
         )
-    if previous.state in may_resume:
-        return
     if previous.state == "done":
         raise ConfigError(f"{asked}: the run in {path} is finished. Name another folder to repeat it.")
     if not may_resume:

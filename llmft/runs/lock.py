@@ -16,7 +16,7 @@ from llmft.runs import durable
 
 FILE = ".lock"
 PATIENCE_S = 0.3
-"""How long `acquire` tries: `holder` takes the lock for an instant to see whether it is free."""
+"""How long `acquire` waits for a holder: one that is about to end, or one that has yet to write its name."""
 
 
 class Lock:
@@ -38,8 +38,8 @@ class Lock:
                 if _lock(descriptor, path) and _is_same(descriptor, path):
                     break
                 os.close(descriptor)
-                if time.monotonic() > until:
-                    who = holder(self.folder) or _unknown()
+                # None: what stood in the way was only somebody who looked, which `holder` does by taking the lock
+                if time.monotonic() > until and (who := holder(self.folder)) is not None:
                     raise RunInUse(
                         f"{self.folder} is in use by process {who['pid']} on {who['host']} since {who['start']}. "
                         "Wait for it, stop it, or name another output_dir."

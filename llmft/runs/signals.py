@@ -4,6 +4,7 @@ Outside `deferred` the first signal raises errors.Stopped where the program stan
 raises at a place where the state can be saved. Python runs its handlers in the main thread between two bytecodes, so a
 backward pass of ten seconds delays them by as much and merges two signals into one. A second thread therefore reads the
 signals from a pipe as they come: it tells the user that the first was seen, and ends the process at the second.
+Once the work is done and recorded (`close`) there is nothing left to stop: the first is then only noted.
 """
 
 import contextlib
@@ -25,16 +26,17 @@ _first: tuple[int, float] | None = None  # number and time of the first signal, 
 _stopping = False  # whether the handler has run
 _noted: int | None = None  # a signal that `check` has still to raise
 _depth = 0  # how many deferred blocks are open
+_closed = False  # whether there is nothing left to stop
 _watching = False
 _unraisable = sys.unraisablehook  # what was there before `install`
 
 
 def install() -> None:
     """Take over the signals, with none received so far. Does nothing outside the main thread."""
-    global _first, _stopping, _noted, _watching, _unraisable
+    global _first, _stopping, _noted, _closed, _watching, _unraisable
     if threading.current_thread() is not threading.main_thread():
         return
-    _first, _stopping, _noted = None, False, None
+    _first, _stopping, _noted, _closed = None, False, None, False
     if not _watching:
         _watching = True
         receiver, sender = os.pipe()
@@ -59,8 +61,32 @@ def deferred() -> Iterator[None]:
         yield
     finally:
         _depth -= 1
+    if _depth == 0 and not _closed:
+        check()
+
+
+def close() -> None:
+    """Let the first signal change nothing from here on: the work is done, and how it ended is being recorded."""
+    global _closed
+    _closed = True
+
+
+def reopen() -> None:
+    """Undo `close` for work that follows, a sweep's next job. Raises Stopped if a signal came meanwhile."""
+    global _closed
+    _closed = False
     if _depth == 0:
         check()
+
+
+def received() -> int | None:
+    """The first signal since `install`, as soon as it has come; None as long as there is none."""
+    return _first[0] if _first else None
+
+
+def noted() -> int | None:
+    """The signal that the next `check` raises, None if there is none."""
+    return _noted
 
 
 def check() -> None:
@@ -77,7 +103,7 @@ def _receive(number: int, frame: FrameType | None) -> None:
     if _stopping:
         return
     _stopping = True
-    if _depth == 0:
+    if _depth == 0 and not _closed:
         raise Stopped(number)
     _noted = number
 

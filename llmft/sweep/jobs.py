@@ -18,11 +18,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from llmft.config.secrets import redact
+from llmft.config.shown import shown
 from llmft.errors import Diverged, LlmftError, RunInUse
 from llmft.runs import durable, provenance, signals, status
 from llmft.runs.lock import Lock, holder
 from llmft.runs.status import Status
-from llmft.sweep import rows, table
+from llmft.sweep import rows, table, workers
 from llmft.sweep.rows import Job
 
 SCHEMA_VERSION = 1
@@ -36,12 +38,13 @@ def choose(output_root: str, command: list[str]) -> Path:
 
     `training.resume=never` in the command always makes a new one. Raises LlmftError if it cannot be written.
     """
-    told = [provenance.redact(word) for word in command]
+    told = [redact(word) for word in command]
     if "training.resume=never" not in command:
         for path in sorted(Path(output_root).glob(f"*-sweep/{FILE}"), reverse=True):
             if _unfinished(path, told) and holder(path.parent) is None:
                 with contextlib.suppress(RunInUse):  # another process was quicker
                     _hold(path.parent)
+                    durable.remove_leftovers(path.parent)
                     _say(f"going on with the sweep {path.parent}; training.resume=never starts a new one")
                     return path.parent
     sweep_dir = Path(output_root) / f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}-sweep"
@@ -60,12 +63,20 @@ def run_job(
     """Run `work` in the run directory of job `number` and return what it is judged by, None if it failed.
 
     A job that ended with 0 under the same configuration is not run again, one that was stopped goes on, one that failed
-    is set aside and starts anew. `config`: resolved plain values. Stopped and KeyboardInterrupt pass and end the sweep.
+    is set aside and starts anew. `config`: resolved plain values. Stopped and KeyboardInterrupt pass and end the sweep; in a
+    launcher's process Stopped does not, as others may still be saving: `workers.stopped_together` ends the sweep.
     """
-    if sweep_dir not in _locks:  # a process of a launcher, to which nobody has taught signals
-        signals.install()
+    if sweep_dir not in _locks:
+        return workers.follow(sweep_dir, lambda: _run_job(sweep_dir, number, overrides, config, work))
+    signals.reopen()  # the job before closed them
+    return _run_job(sweep_dir, number, overrides, config, work)
+
+
+def _run_job(
+    sweep_dir: Path, number: int, overrides: list[str], config: dict[str, Any], work: Callable[[str], float | None]
+) -> float | None:
     run_path = rows.folder(sweep_dir, number)
-    job = Job(number, [provenance.redact(override) for override in overrides], provenance.fingerprint(config=config))
+    job = Job(number, [redact(override) for override in overrides], provenance.fingerprint(config=config))
     earlier = rows.read_job(sweep_dir, number)
     same = earlier is not None and earlier.config == job.config
     before = _status(run_path)
@@ -91,8 +102,8 @@ def run_job(
         if isinstance(error, LlmftError):
             code, text = error.exit_code, str(error)
         else:
-            traceback.print_exc()
-        text = provenance.redact(text)
+            _say(traceback.format_exc())
+        text = redact(text)
         _say(f"job {run_path.name} failed, exit {code}: {text}")
         with contextlib.suppress(LlmftError):  # a full disk: the other jobs say so too
             _record(sweep_dir, run_path, before, start, code, text, "diverged" if isinstance(error, Diverged) else "failed")
@@ -108,6 +119,7 @@ def finish(sweep_dir: Path) -> int:
     job (a misspelt setting) leaves nothing behind.
     """
     interrupted = sys.exc_info()[0] is not None
+    signals.close()
     (sweep_dir / "multirun.yaml").unlink(missing_ok=True)  # Hydra's own record, which hides no secrets
     try:
         found = rows.read(sweep_dir)
@@ -192,4 +204,4 @@ def _now() -> str:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(shown(text), file=sys.stderr, flush=True)

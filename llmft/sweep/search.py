@@ -18,7 +18,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from llmft.errors import ConfigError
-from llmft.runs import durable
+from llmft.runs import durable, signals
 from llmft.sweep import rows
 
 if TYPE_CHECKING:  # optuna is an extra, and takes half a second to import
@@ -86,6 +86,7 @@ class SearchSweeper(Sweeper):
                 _ = job.return_value  # raises what went wrong outside the job itself, as Hydra's own sweeper does
             for number, trial in enumerate(trials, start):
                 _tell(study, trial, rows.read_row(sweep_dir, number))
+            signals.check()  # noted while jobs ran in other processes
         _write_best(sweep_dir, tried)
 
     def _check(self) -> None:

@@ -281,6 +281,7 @@ def test_a_signal_while_settings_are_read_waits_until_they_are(llmft, monkeypatc
         return found
 
     monkeypatch.setattr(signals, "_stopping", False)
+    monkeypatch.setattr(signals, "_closed", False)  # which the command before this one did
     monkeypatch.setattr(compose, "preview", preview)
     assert llmft("train") == 75
     assert finished == [42]

@@ -21,9 +21,9 @@ def claim(
     return directory.claim(str(root), output_dir and str(output_dir), label, fingerprint, resume, list(command))
 
 
-def ended(root, state: str, **options) -> RunDirectory:
+def ended(root, state: str, step: int = 5, **options) -> RunDirectory:
     run = claim(root, **options)
-    run.update(step=5)
+    run.update(step)
     run.finish(state, {"done": 0, "stopped": 75, "failed": 1, "diverged": 5}[state], None if state == "done" else "why")
     return run
 
@@ -133,11 +133,12 @@ def test_output_dir(tmp_path):
     first.finish("stopped", 75)
     second = claim(tmp_path, output_dir=own)
     assert second.resumed
+    second.update(step=5)
     second.finish("diverged", 5, "loss is nan")
     with pytest.raises(ConfigError) as refused:
         claim(tmp_path, output_dir=own)
     assert str(refused.value) == (
-        f"output_dir={own}: the run in {own} diverged at step 0 (loss is nan), so it does not go on by itself. "
+        f"output_dir={own}: the run in {own} diverged at step 5 (loss is nan), so it does not go on by itself. "
         f"Set training.resume={own} to go on all the same, or name another folder."
     )
     with pytest.raises(ConfigError, match="another configuration"):
@@ -145,6 +146,78 @@ def test_output_dir(tmp_path):
     claim(tmp_path, output_dir=own, resume=str(own)).finish("done", 0)  # each refusal has given the lock back
     with pytest.raises(ConfigError, match="is finished"):
         claim(tmp_path, output_dir=own)
+
+
+def begun(root, state: str, step: int = 0, **options) -> RunDirectory:
+    """A run that ended with the files of one that was about to train; `step`: of its newest checkpoint."""
+    run = claim(root, **options)
+    for name in ("config.yaml", "plan.json", "metrics.jsonl", "train.log"):
+        (run.path / name).write_text("{}")
+    (run.path / "checkpoints" / f"step-{step:06d}").mkdir(parents=True)
+    (run.path / "predictions").mkdir()
+    (run.path / "predictions" / ".test.before.jsonl.partial").write_text("{}\n")
+    run._lock.release() if state == "died" else run.finish(state, 1, "a.jsonl:3: bad")
+    return run
+
+
+@pytest.mark.parametrize("resume", ["auto", "never"])
+@pytest.mark.parametrize("state", ["failed", "stopped", "diverged", "died"])
+def test_what_ended_before_its_first_step_begins_anew(tmp_path, state, resume):
+    own = tmp_path / "own"
+    begun(tmp_path, state, output_dir=own, fingerprint="of bad data")
+    (own / "notes.txt").write_text("the user's")
+    run = claim(tmp_path, output_dir=own, resume=resume)
+    what = "was stopped" if state == "stopped" else state
+    assert run.note == (
+        f"output_dir={own}: the run there {what} before it had done anything worth keeping, so this one begins anew"
+    )
+    assert (run.path, run.resumed, run.previous) == (own, False, None)
+    assert sorted(each.name for each in own.iterdir()) == [".lock", "notes.txt", "status.json"]
+    assert status.read(own).fingerprint == "f"
+
+
+def test_the_same_run_goes_on_also_from_its_beginning(tmp_path):
+    begun(tmp_path, "stopped", output_dir=tmp_path / "own")
+    run = claim(tmp_path, output_dir=tmp_path / "own")
+    assert (run.resumed, run.note) == (True, None)
+    assert (run.path / "plan.json").exists()
+
+
+@pytest.mark.parametrize("kept", ["step", "damaged step", "results", "named"])
+def test_what_did_a_step_is_not_removed(tmp_path, kept):
+    own = tmp_path / "own"
+    begun(tmp_path, "failed", output_dir=own, fingerprint="other", step=4 if kept == "step" else 0)
+    if kept == "damaged step":
+        (own / "checkpoints" / "step-000004.damaged-1").mkdir()
+    if kept == "results":
+        (own / "results.json").touch()
+    before = sorted(own.rglob("*"))
+    with pytest.raises(ConfigError, match="another configuration, data or model"):
+        claim(tmp_path, output_dir=own, resume=str(own) if kept == "named" else "auto")
+    assert sorted(own.rglob("*")) == before
+
+
+def test_predictions_of_an_evaluation_are_kept(tmp_path):
+    own = begun(tmp_path, "stopped", output_dir=tmp_path / "own", fingerprint="other").path
+    claims = {"output_root": str(tmp_path), "output_dir": str(own), "label": "x", "resume": "auto", "command": []}
+    with pytest.raises(ConfigError, match="another configuration, data or model"):
+        directory.claim(**claims, fingerprint="f", setting="output")
+    (own / "predictions" / ".test.before.jsonl.partial").write_text("")
+    assert directory.claim(**claims, fingerprint="f", setting="output").note is not None
+
+
+def test_a_link_in_place_of_a_folder_is_not_followed(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "rows.jsonl").touch()
+    own = ended(tmp_path, "failed", step=0, output_dir=tmp_path / "own", fingerprint="other").path
+    (own / "checkpoints").symlink_to(tmp_path / "data")
+    (own / "predictions").symlink_to(tmp_path / "data")
+    with pytest.raises(ConfigError):  # what the link shows is no checkpoint of step 0
+        claim(tmp_path, output_dir=own)
+    (own / "checkpoints").unlink()
+    assert claim(tmp_path, output_dir=own).note
+    assert (tmp_path / "data" / "rows.jsonl").exists()
+    assert not (own / "predictions").exists()
 
 
 def test_output_dir_that_is_empty_or_was_left_by_a_crash(tmp_path):

@@ -189,6 +189,37 @@ def test_an_exception_in_flight_is_not_replaced():
         signals.check()
 
 
+@pytest.mark.usefixtures("installed")
+def test_closed_and_opened_again():
+    signals.close()
+    os.kill(os.getpid(), signal.SIGUSR2)  # nothing is left to stop
+    with signals.deferred():
+        pass
+    with pytest.raises(Stopped, match="SIGUSR2"):
+        signals.reopen()
+    signals.reopen()
+    until = time.monotonic() + 5
+    while signals.received() is None and time.monotonic() < until:
+        time.sleep(0.01)  # the watching thread tells
+    assert signals.received() == signal.SIGUSR2
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_signal_that_comes_first_stops_the_next_work_too():
+    signals.close()
+    signals.reopen()
+    with pytest.raises(Stopped, match="SIGHUP"):
+        os.kill(os.getpid(), signal.SIGHUP)
+
+
+def test_the_second_signal_ends_a_closed_process():
+    closed = HEAD + "signals.close()\nready()\ntime.sleep(30)\n"
+    child = Child(closed)
+    child.send(signal.SIGTERM)
+    child.send(signal.SIGTERM, after=0.4)
+    assert child.end() == (128 + signal.SIGTERM, "", "")
+
+
 def test_a_signal_that_hits_a_finaliser_is_not_lost():
     """Python drops exceptions there; the process has to end at the next check all the same."""
     finaliser = (

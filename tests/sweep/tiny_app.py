@@ -4,6 +4,7 @@ It keeps to what `train` does with its run directory: lock, status.json, results
 joblib's processes import it.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -21,7 +22,7 @@ from llmft.reports.results import Metric, Objective, Results
 from llmft.runs import status
 from llmft.runs.lock import Lock
 from llmft.runs.status import Status
-from llmft.sweep import jobs, search
+from llmft.sweep import jobs, search, workers
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -99,7 +100,8 @@ def sweep(root: Path, *arguments: str) -> tuple[Path, int]:
     sys.argv = ["tiny", "--multirun", f"--config-dir={CONF}", f"hydra.sweep.dir={sweep_dir}", *arguments]
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        hydra.main(version_base="1.3", config_path=str(conf), config_name="tiny")(job)()
+        with workers.stopped_together(sweep_dir) if "hydra/launcher=joblib" in arguments else contextlib.nullcontext():
+            hydra.main(version_base="1.3", config_path=str(conf), config_name="tiny")(job)()
     finally:
         sys.argv = argv
         del os.environ["HYDRA_FULL_ERROR"]
