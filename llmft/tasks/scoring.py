@@ -42,11 +42,11 @@ def score_examples(learner: Learner, examples: Sequence[Example], path: Path, ti
     """
     if not examples:
         return Scored({}, [])
-    formulation = learner.formulation
+    formulation, partial = learner.formulation, path.with_name(f".{path.name}.partial")
     if path.exists():
+        partial.unlink(missing_ok=True)  # killed between the two
         found = [formulation.from_row(row["id"], row, str(path)) for row in Journal.read(path)]
         return scored(formulation, examples, found)
-    partial = path.with_name(f".{path.name}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     predictions = predict_examples(learner, examples, partial, len(examples), title)
     result = score_predictions(formulation, examples, predictions, path)
