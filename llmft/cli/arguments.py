@@ -14,6 +14,9 @@ from llmft.errors import ConfigError
 
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
+MOST_CHARACTERS = 20_000
+"""Of one setting; Hydra's parser takes seconds for more."""
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -58,6 +61,9 @@ def parse(words: list[str], command: str) -> Arguments:
         if word in ("--info", "-i") and (words[place + 1 :] or [""])[0] not in INFO:
             words = [*words[:place], "--info=all", *words[place + 1 :]]
     known, unknown = parser.parse_known_intermixed_args(words)
+    if long := [word for word in known.settings if len(word) > MOST_CHARACTERS]:
+        name, size = long[0].partition("=")[0][:100], len(long[0])
+        raise ConfigError(f"{name}: {size:,} characters, expected at most {MOST_CHARACTERS:,}. Put it into a YAML file.")
     if unknown:
         raise ConfigError(*(_unknown_flag(word, command) for word in unknown))
     if known.resolve and known.cfg is None:
@@ -158,7 +164,7 @@ def split(value: str) -> list[str]:
 def _parse(value: str) -> Any:
     try:
         return OverridesParser.create().parse_override(f"key={value}")
-    except HydraException:
+    except (HydraException, ValueError, TypeError, RecursionError):  # a number of more digits than Python converts, and such
         return None
 
 

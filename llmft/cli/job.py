@@ -66,7 +66,7 @@ def run(command: str, words: list[str], typed: list[str]) -> int:
         request = Request(command, asked, settings, folders, typed)
     with signals.deferred(), sentences(request):
         tried = [[*words, *OURS] for words in overrides.to_try(settings, folders)]
-        previewed = [compose.preview(command, asked.config_name or command, words) for words in tried][0]
+        previewed, *_ = [compose.preview(command, asked.config_name or command, words) for words in tried]
     if asked.multirun:
         place = "output_dir" if command == "train" else "output"
         if previewed[place] is not None:

@@ -1,5 +1,6 @@
 """Names in YAML become functions, and their options are held against the signatures, before any model is loaded."""
 
+import functools
 import importlib
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -13,11 +14,13 @@ from llmft.errors import ConfigError
 def bind(name: str, table: Mapping[str, str], plugins: Collection[str], where: str) -> Callable[..., Any]:
     """The function that `name` stands for: a row of `table`, or with a dot an import path.
 
-    An import path has to begin with llmft or with one of `plugins`, the packages that the operator trusts.
+    An import path has to begin with one of `plugins`, the packages that the operator trusts, or to name what `table` could;
+    and what it names has to be defined there, not only imported: a trusted package may well import os.system.
     where: the setting that holds the name, for messages.
     Raises ConfigError if there is no such row, package or function.
     """
-    if "." not in name:
+    built_in = "." not in name
+    if built_in:
         if name not in table:
             raise ConfigError(
                 f"{where}={name}: no such name.{suggest(name, table)} Built in: {', '.join(sorted(table))};"
@@ -25,9 +28,12 @@ def bind(name: str, table: Mapping[str, str], plugins: Collection[str], where: s
             )
         name = table[name]
     package = name.split(".")[0]
+    if package == "llmft" and not built_in and name not in table.values():
+        rows = ", ".join(sorted(table)) or "none"
+        raise ConfigError(f"{where}={name}: a part of llmft that settings do not name. Built in here: {rows}.")
     if package != "llmft" and not any(name.startswith(f"{plugin}.") for plugin in plugins):
         raise ConfigError(f"{where}={name}: {package} is not among the trusted packages. If you trust it: plugins=[{package}]")
-    if not all(part.isidentifier() for part in name.split(".")):
+    if not all(part.isidentifier() and not part.startswith("__") for part in name.split(".")):
         raise ConfigError(f"{where}={name}: not an import path. Expected package.function or package.module.function.")
     module_name, _, attribute = name.rpartition(".")
     try:
@@ -43,7 +49,20 @@ def bind(name: str, table: Mapping[str, str], plugins: Collection[str], where: s
         raise ConfigError(
             f"{where}={name}: {module_name} has no function {attribute}.{suggest(attribute, known)} Correct the name."
         )
+    home = _home(function)
+    if not any(f"{home}.".startswith(f"{trusted}.") for trusted in ("llmft", *plugins)):
+        raise ConfigError(
+            f"{where}={name}: {module_name} only imports {attribute}, it belongs to {home or 'no package that can be told'}."
+            f" Name it where it is defined, with plugins=[{home.split('.')[0] or 'PACKAGE'}] if you trust that."
+        )
     return function
+
+
+def _home(function: Callable[..., Any]) -> str:
+    """The module in which a function or class is defined, "" if it does not say; of a partial that of the function in it."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return str(getattr(function, "__module__", None) or "")
 
 
 def check_options(function: Callable[..., Any], options: Mapping[str, Any], given: int, where: str) -> None:

@@ -7,10 +7,12 @@ from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -25,6 +27,24 @@ NOT_FROM_A_RUN = "plugins", "output_root", "output_dir", "gate"
 """What config.yaml of a run says about these does not carry over: whom to trust, where to write and what to demand is said anew."""
 
 
+class UserFiles(FileConfigSource):
+    """Hydra reads the user's YAML through this, so that no file does harm before `preview` has had its look at it."""
+
+    @staticmethod
+    def scheme() -> str:
+        return "llmft-user"
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        path = Path(self.path) / self._normalize_file_name(config_path)
+        if path.is_file():
+            yaml_files.read(path)
+        result = super().load_config(config_path)
+        content = OmegaConf.to_container(result.config, resolve=False)
+        if problems := yaml_files.check_hydra(path, content):
+            raise ConfigError(*problems)
+        return result
+
+
 class UserFolders(SearchPathPlugin):
     """Puts the user's folders behind the built-in one, so that nothing built-in is replaced unseen."""
 
@@ -32,7 +52,7 @@ class UserFolders(SearchPathPlugin):
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         for folder in self.folders:
-            search_path.append("llmft-user", f"file://{folder}")
+            search_path.append("llmft-user", f"{UserFiles.scheme()}://{folder}")
 
 
 def register(folders: list[Path]) -> None:
@@ -40,6 +60,7 @@ def register(folders: list[Path]) -> None:
     for command, root in ROOTS.items():
         ConfigStore.instance().store(group="schema", name=command, node=root, package="_global_", provider="llmft")
     UserFolders.folders = folders
+    Plugins.instance().register(UserFiles)
     Plugins.instance().register(UserFolders)
 
 
@@ -56,7 +77,7 @@ def preview(command: str, config_name: str, words: list[str]) -> DictConfig:
         for path, package in files.items():
             if path is not None:
                 problems += yaml_files.check(path, package, ROOTS[command], command)
-                problems += yaml_files.check_recorded(path) if (path.parent / "status.json").is_file() else []
+                problems += yaml_files.check_recorded(path) if yaml_files.is_recorded(path, folders[1:]) else []
         if problems:
             raise ConfigError(*problems)
         return compose(config_name, overrides=words, return_hydra_config=True)
@@ -117,9 +138,13 @@ def read_run(folder: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.MarkedYAMLError as error:
         raise ConfigError(explain.broken_yaml(error)) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8. It is not what llmft wrote; name another run.") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: found no settings, expected those of a training run. Name another run.")
     if "split" in values:
         raise ConfigError(
-            f"run={folder}: an evaluation, not a training run. Name the run: {values['run'] or 'a folder of llmft train'}"
+            f"run={folder}: an evaluation, not a training run. Name the run: {values.get('run') or 'a folder of llmft train'}"
         )
     if problems:
         raise ConfigError(*problems)

@@ -9,8 +9,9 @@ import yaml
 
 from llmft.config.schema import EvalRun, PredictRun, TrainRun
 
-# Where a run writes and how it goes on says nothing about what it computes.
+# Where a run writes, how it goes on and in what portions says nothing about what it computes.
 NOT_IN_FINGERPRINT = ("output_root", "output_dir", "gate")
+NOT_TRAINING = ("resume", "log_every", "keep", "async_save", "micro_tokens")
 
 # A repeated run gets a folder of its own, and whom to trust is not for a file in a run directory to say.
 NOT_REPEATED = ("output_dir", "plugins")
@@ -57,5 +58,5 @@ def escape(value: Any) -> Any:
 def fingerprinted(run: TrainRun) -> dict[str, Any]:
     """Return the settings that decide what a run computes."""
     values = {key: value for key, value in to_values(run).items() if key not in NOT_IN_FINGERPRINT}
-    values["training"] = {key: value for key, value in values["training"].items() if key not in ("resume", "log_every", "keep")}
+    values["training"] = {key: value for key, value in values["training"].items() if key not in NOT_TRAINING}
     return values

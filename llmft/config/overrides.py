@@ -11,6 +11,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from llmft.config import explain, hydra_keys, settings, sources
+from llmft.config.secrets import describe, redact
 
 MOST_VALUES = 1000
 """Values of one sweep that are checked; a longer one is cut short here, not in the sweep."""
@@ -23,12 +24,17 @@ def check(words: list[str], root: type, command: str, multirun: bool, folders: l
     """
     problems = []
     for word in words:
+        if what := describe(word):
+            named = redact(word.partition("=")[0])
+            problems.append(f"{named}: {what}, which would be written into the run. Keep it in the environment alone.")
+            continue
         if "=" not in word and not word.startswith("~"):
             problems.append(f"{word}: not a setting. Settings are written key=value; flags begin with a dash.")
             continue
         try:
             override = OverridesParser.create().parse_override(word)
-        except HydraException:
+            values(override)
+        except (HydraException, ValueError, TypeError, RecursionError):
             name, _, value = word.partition("=")
             problems.append(
                 f"{name}: cannot read the value {value!r}. Close every bracket and quote, and end no list with a comma;"
@@ -122,16 +128,25 @@ def named_keys(words: list[str], root: type, folders: list[Path]) -> list[str]:
     return keys
 
 
-def first_values(words: list[str]) -> list[str]:
-    """The settings with each sweep cut to its first value, to try whether they compose."""
-    found = []
+def to_try(words: list[str], folders: list[Path]) -> list[list[str]]:
+    """The settings with each sweep cut to its first value, to try whether they compose.
+
+    Of a sweep over files each one is tried, so that none is read whose content nobody has checked.
+    """
+    found: list[list[str]] = [[]]
     for word in words:
         override = OverridesParser.create().parse_override(word)
+        several = [word]
         if override.is_sweep_override():
-            value = override.value()
+            value, key = override.value(), override.get_key_element()
             if isinstance(value, Glob):
-                continue
-            first = _ends(value)[0] if isinstance(value, IntervalSweep) else next(override.sweep_string_iterator())
-            word = f"{override.get_key_element()}={first}"
-        found.append(word)
-    return found
+                texts = sorted(value.filter(list(sources.choices(override.key_or_group, folders))))
+            elif isinstance(value, IntervalSweep):
+                texts = [str(_ends(value)[0])]
+            else:
+                files = any((folder / override.key_or_group).is_dir() for folder in folders)
+                texts = list(islice(override.sweep_string_iterator(), MOST_VALUES if files else 1))
+            several = [f"{key}={text}" for text in texts]
+        first, *others = several or [""]
+        found = [[*tried, first] for tried in found] + [[*found[0], other] for other in others]
+    return [[word for word in tried if word] for tried in found]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from enum import Enum
@@ -10,7 +11,8 @@ from typing import Any
 from llmft.config import names
 from llmft.config.every import parse_every
 from llmft.config.schema import AdapterKind, EvalRun, Gate, Generation, LabelKind, PredictRun, Task, TrainRun
-from llmft.config.secrets import SECRET, redact
+from llmft.config.secrets import describe, redact
+from llmft.config.shown import visible
 from llmft.errors import ConfigError
 
 SCORES = {
@@ -28,13 +30,27 @@ MOST_THREADS = 1024
 """No machine has more cores; with very many, OpenMP takes the process down without a word."""
 
 
+LARGEST_SEED = 2**63 - 1
+"""torch takes no larger ones."""
+
+UNWRITABLE = re.compile("[\0\ud800-\udfff]")
+"""No file is named with a NUL, and half a surrogate pair (a byte of a command line that is no UTF-8) is no character."""
+
+
 def check(run: TrainRun | EvalRun | PredictRun) -> list[str]:
     """What is wrong with the settings, one sentence each; empty if the command can start."""
     wrong = [
-        f"{redact(key)}: looks like a secret, which would be written into the run. Set it in the environment instead."
+        f"{redact(key)}: {what}, which would be written into the run. Keep it in the environment alone."
         for key, value in _leaves(run)
-        if SECRET.search(f"{key}\n{value}")
+        if (what := describe(f"{key}\n{value}"))
     ]
+    wrong += [
+        f"{visible(key)}: found {visible(value)!r}, expected text that can be written as UTF-8, without NUL."
+        for key, value in _leaves(run)
+        if isinstance(value, str) and UNWRITABLE.search(key + value)
+    ]
+    if not 0 <= run.seed <= LARGEST_SEED:
+        wrong.append(f"seed={run.seed}: expected 0 to {LARGEST_SEED}.")
     wrong += _infinite(run)
     wrong += _task(run.task)
     wrong += _generation(run.generation)

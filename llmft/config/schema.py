@@ -284,8 +284,10 @@ class Training:
     """Generate and score the validation rows at each validation too, not only their loss; always on when `metric` is a score."""
     save_every: str = "100 steps"
     """How often to write a checkpoint, as `eval_every`; one is written at the end and on a signal in any case."""
+    async_save: bool = False
+    """Write checkpoints beside the training, from a copy of weights and optimizer in memory, instead of waiting for the disk."""
     keep: int = 2
-    """Newest checkpoints kept; the best one is kept besides."""
+    """Newest checkpoints kept; the best one, and what they name as the best before it, are kept besides."""
     patience: int | None = None
     """Stop after this many validations without improvement; null: run all steps."""
     metric: str = "loss"

@@ -67,6 +67,7 @@ def choices(group: str, folders: list[Path]) -> dict[str, Path]:
 
 def find(name: str, folders: list[Path]) -> Path | None:
     """The file that a configuration such as task/summarization is read from; None for the schema and for Hydra's own."""
+    name = name.removesuffix(".yaml")
     return next((folder / f"{name}.yaml" for folder in folders if (folder / f"{name}.yaml").is_file()), None)
 
 
@@ -77,12 +78,13 @@ def check_shadowing(folders: list[Path]) -> None:
     """
     first: dict[str, Path] = {}
     problems = []
-    for folder in [built_in(), *folders]:
-        for path in sorted(folder.rglob("*.yaml")):
-            name = path.relative_to(folder).as_posix()
-            if name in first and first[name] != path:
-                problems.append(f"{path}: {first[name]} has the same name and would be read instead. Rename your file.")
-            first.setdefault(name, path)
+    places = list(dict.fromkeys([built_in(), *folders]))
+    for folder in places:
+        for name in sorted(name for name in first if (folder / name).is_file()):
+            problems.append(f"{folder / name}: {first[name]} has the same name and would be read instead. Rename your file.")
+        if folder != places[-1]:  # the last is not listed: it may be a home folder, or a whole disk
+            for path in folder.rglob("*.yaml"):
+                first.setdefault(path.relative_to(folder).as_posix(), path)
     if problems:
         raise ConfigError(*problems)
 

@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import platform
-import re
 import subprocess
 import sys
 import time
@@ -27,11 +26,6 @@ CACHED_FROM_BYTES = 1 << 20
 """Smaller files are hashed faster than looked up."""
 SETTLED_S = 2.0
 """A file changed so recently could change again without a new time stamp; its hash is not remembered."""
-
-_SECRETS = re.compile(
-    r"(?P<kind>\b(?:hf_|sk-|gh[pousr]_|github_pat_|glpat-|xox[abprs]-|AKIA|ASIA|AIza))[A-Za-z0-9_-]{12,}"
-    r"|(?P<scheme>\b[a-z][a-z0-9+.-]*://)[^\s/@:]*:[^\s/@]+@"
-)
 
 
 def environment() -> dict[str, Any]:
@@ -65,11 +59,6 @@ def fingerprint(**parts: Any) -> str:
     """16 hex digits that stand for `parts`, which are JSON values; the order of keys does not matter."""
     canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
-
-
-def redact(text: str) -> str:
-    """`text` without what looks like an access token or a password in a URL."""
-    return _SECRETS.sub(lambda match: f"{match['kind'] or match['scheme']}[redacted]{'@' if match['scheme'] else ''}", text)
 
 
 def _hash_all(paths: list[Path]) -> list[str]:

@@ -176,7 +176,7 @@ def choose_learner(folder: Path, task: Task) -> Any:
     family, formulation = load_family(folder), task.formulation.value
     learners = names.LEARNERS[formulation]
     if family.value in learners:
-        return bind(learners[family.value], {}, [], "task.formulation")
+        return bind(family.value, learners, [], "task.formulation")
     others = "; ".join(EXAMPLES[Family(name)] for name in learners)
     raise ConfigError(
         f"model.name: {folder.name} is {'a' if family is Family.decoder else 'an'} {family.value}, and task={task.name} "

@@ -15,7 +15,10 @@ TABLE = {"near": "llmft.config.bind.bind", "far": "llmft.config.bind.check_optio
 def package(tmp_path, monkeypatch):
     """An installed package with functions of its own."""
     (tmp_path / "my_plugin").mkdir()
-    (tmp_path / "my_plugin/__init__.py").write_text("def score(a, b, c=1): ...\nNUMBER = 3\n", encoding="utf-8")
+    (tmp_path / "my_plugin/__init__.py").write_text(
+        "from functools import partial\nfrom os import system\nimport json\ndef score(a, b, c=1): ...\nNUMBER = 3\nhalf = partial(score, 1)\nworse = partial(system, 'true')\n",
+        encoding="utf-8",
+    )
     (tmp_path / "my_plugin/broken.py").write_text("import no_such_module\n", encoding="utf-8")
     (tmp_path / "my_plugin/typo.py").write_text("a b\n", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
@@ -30,7 +33,8 @@ def test_a_name_is_looked_up():
 
 def test_a_dotted_name_is_imported(package):
     assert bind("my_plugin.score", {}, [package], "here").__name__ == "score"
-    assert bind("llmft.config.bind.bind", {}, [], "here") is bind
+    assert bind("my_plugin.half", {}, [package], "here").args == (1,)
+    assert bind("llmft.config.bind.bind", TABLE, [], "here") is bind
 
 
 @pytest.mark.parametrize(
@@ -48,6 +52,12 @@ def test_a_dotted_name_is_imported(package):
         ("my_plugin.NUMBER", ["my_plugin"], "has no function NUMBER"),
         ("my_plugin.broken.x", ["my_plugin"], "cannot import my_plugin.broken: No module named 'no_such_module'"),
         ("my_plugin.typo.x", ["my_plugin"], "cannot import my_plugin.typo: SyntaxError: invalid syntax (typo.py, line 1)"),
+        ("my_plugin.system", ["my_plugin"], "my_plugin only imports system, it belongs to posix. Name it where it is defined"),
+        ("my_plugin.worse", ["my_plugin"], "it belongs to posix"),
+        ("my_plugin.json.loads", ["my_plugin"], "cannot import my_plugin.json"),
+        ("my_plugin.__main__.x", ["my_plugin"], "not an import path"),
+        ("llmft.runs.durable.write_text", [], "a part of llmft that settings do not name. Built in here: far, near."),
+        ("llmft.runs.durable.write_text", ["llmft"], "a part of llmft that settings do not name"),
         ("my_plugin..x", ["my_plugin"], "not an import path"),
         ("my_plugin.x y", ["my_plugin"], "not an import path"),
         ("", [], "here=: no such name."),
