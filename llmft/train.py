@@ -38,11 +38,12 @@ from llmft.tasks.bound import BoundTask, bind_task
 from llmft.tasks.open import choose_learner, locate_base, open_training, with_labels
 from llmft.tasks.prepare import make_plan, prepare_corpus
 from llmft.tasks.scoring import Scored, baseline_metrics, score_examples
-from llmft.training import checkpoint
+from llmft.training import checkpoint, shelf
 from llmft.training.bound import MakeOptimizers, bind_optimizer, bind_schedule
 from llmft.training.checkpoint import Position
 from llmft.training.memory import Plan
 from llmft.training.optimizer import parameter_groups
+from llmft.training.saver import Saver
 from llmft.training.schedule import Schedule
 
 MODEL_FILES = ("*.safetensors", "config.json", "token*", "vocab*", "merges*", "*.model", "*.spm", "*.jinja")
@@ -69,7 +70,7 @@ def train(run: TrainRun, command: list[str]) -> float | None:
         logged(directory.path / "train.log"),
     ):
         began = time.monotonic()
-        start_from = announce(directory)
+        start_from = announce(directory, prints)
         run = replace(run, task=with_labels(run.task, splits["train"]))
         write_settings(directory, run)
         learner = open_training(run, bound, folder)  # 1 initialise from pretrained weights
@@ -84,12 +85,11 @@ def train(run: TrainRun, command: list[str]) -> float | None:
             path = directory.path / "predictions" / "test.before.jsonl"
             before = score_examples(learner, corpus.test_examples, path, "scoring the untuned model")
         optimizers = make_optimizers(parameter_groups(learner.pretrained.trained, run.optimizer.weight_decay))
-        position = checkpoint.load(start_from, learner.pretrained, optimizers) if start_from else Position()
-        if start_from and position.best_step == position.step:  # killed between the checkpoint and the mark on it
-            checkpoint.mark_best(start_from.parent, start_from)
+        position = checkpoint.load(start_from, learner.pretrained, optimizers, prints) if start_from else Position()
         Record.resume(directory.path / "metrics.jsonl", position.step, position.validated)
         record = Record(directory.path / "metrics.jsonl", run.training.log_every)
-        work = Work(run, directory, learner, corpus, order, plan, optimizers, schedule, record, position)
+        saver = Saver(directory.path / "checkpoints", prints, run.training.keep, run.training.async_save)
+        work = Work(run, directory, learner, corpus, order, plan, optimizers, schedule, record, position, saver)
         fit(work)  # 2 to 7
         finish(work, before, counts, prints, began, learner.formulation.examples(splits["train"]))
         return position.best
@@ -114,17 +114,17 @@ def fingerprints(run: TrainRun, splits: Mapping[str, RowSource], folder: Path) -
     }
 
 
-def announce(directory: RunDirectory) -> Path | None:
+def announce(directory: RunDirectory, prints: dict[str, str]) -> Path | None:
     """Say which directory the run writes to and where it goes on; return the checkpoint to start from."""
-    found, notes = checkpoint.newest(directory.path / "checkpoints")
+    found, notes = shelf.newest(directory.path / "checkpoints", prints)
     if directory.note:
         say(directory.note)
     if not directory.resumed:
         say(f"run {directory.path}")
     elif found is None:
-        say(f"resuming {directory.path} from step 0: it has no checkpoint yet")
+        say(f"resuming {directory.path} from step 0: it has no {'whole ' if notes else ''}checkpoint{'' if notes else ' yet'}")
     else:
-        say(f"resuming {directory.path} from step {checkpoint.step_of(found)}")
+        say(f"resuming {directory.path} from step {shelf.step_of(found)}")
     for note in notes:
         say(note)
     directory.make_latest()
@@ -172,7 +172,7 @@ def finish(
     """Take the best weights, score them, export the model and draw the conclusion."""
     run, learner, position, path = work.run, work.learner, work.position, work.directory.path
     if position.best_step is not None and position.best_step != position.step:
-        checkpoint.load_weights(work.checkpoints / "best", learner.pretrained)
+        checkpoint.load_best(work.saver.checkpoints, position.best_step, learner.pretrained, prints)
     export(learner.pretrained, path / "model", learner.generation_config(), learner.settings(), run.export.merge)
     examples = work.corpus.test_examples
     after = score_examples(learner, examples, path / "predictions" / "test.jsonl", "scoring the tuned model")
