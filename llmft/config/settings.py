@@ -1,5 +1,6 @@
 """What the schema knows about a key: is there such a setting, of which type, with which neighbours."""
 
+import functools
 import types
 from collections.abc import Iterator
 from dataclasses import is_dataclass
@@ -15,6 +16,9 @@ NAMES = *DATA, "adapter.target_modules"
 """Settings that take one name or a list of names; omegaconf has no type for that, so they are Any in the schema."""
 
 
+_hints = functools.cache(get_type_hints)
+
+
 def find_type(root: type, key: str) -> Any:
     """The type of the setting `key` ("optimizer.lr") below `root`; None if there is no such setting.
 
@@ -25,7 +29,7 @@ def find_type(root: type, key: str) -> Any:
     for part in key.split("."):
         kind = without_null(kind)
         if is_dataclass(kind):
-            kind = get_type_hints(kind).get(part)
+            kind = _hints(kind).get(part)
         elif get_origin(kind) is dict:
             kind, in_pairs = get_args(kind)[1], True
         elif kind is not Any or not in_pairs:
@@ -56,7 +60,7 @@ def is_entry(root: type, key: str) -> bool:
 
 def keys(root: type, prefix: str = "") -> Iterator[str]:
     """Every setting below `root`, sections not included: task.name, task.version, ..."""
-    for name, kind in get_type_hints(root).items():
+    for name, kind in _hints(root).items():
         if is_dataclass(kind):
             yield from keys(kind, f"{prefix}{name}.")  # type: ignore[arg-type]
         else:
@@ -69,7 +73,7 @@ def describe(kind: Any) -> str:
     if isinstance(plain, type) and issubclass(plain, Enum):
         text = "one of " + ", ".join(plain.__members__)
     elif is_dataclass(plain):
-        text = "the settings " + ", ".join(get_type_hints(plain))
+        text = "the settings " + ", ".join(_hints(plain))
     elif get_origin(plain) is dict:
         text = f"name: value pairs, each value {describe(get_args(plain)[1])}"
     elif get_origin(plain) is list:
@@ -98,6 +102,8 @@ def check_value(root: type, key: str, value: Any) -> str | None:
         return f"found {show(value)}, expected {describe(kind)}"
     if isinstance(value, bool | float) and plain is str:  # YAML reads yes as true, and the commit 12e4567 as a number
         return f"found {show(value)}, expected {describe(kind)}: put it in quotes"
+    if _fits(value, plain) or (value is None and takes_null(kind)):
+        return None  # without omegaconf, which takes longer over one value than over reading the file
     try:
         owner, name = _owner(root, key)
         OmegaConf.update(OmegaConf.structured(owner), name, value, force_add=is_entry(root, key))
@@ -105,6 +111,13 @@ def check_value(root: type, key: str, value: Any) -> str | None:
         quotes = ": put it in quotes" if isinstance(value, bool) and "off" in describe(kind) else ""  # YAML reads off as false
         return f"found {show(value)}, expected {describe(kind)}{quotes}"
     return None
+
+
+def _fits(value: Any, plain: Any) -> bool:
+    """True if a value is of its setting's type as it stands; omegaconf knows what else can be made one."""
+    if isinstance(plain, type) and issubclass(plain, Enum):
+        return isinstance(value, str) and value in plain.__members__
+    return type(value) is plain and plain in (int, float, bool, str)
 
 
 def show(value: Any) -> str:
