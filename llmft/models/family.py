@@ -20,10 +20,19 @@ class Family(Enum):
     encoder = "encoder"
 
 
-def family_of(config: PretrainedConfig) -> Family:
+BY_CODE = {
+    "AutoModelForSeq2SeqLM": Family.encoder_decoder,
+    "AutoModelForMaskedLM": Family.encoder,
+    "AutoModelForCausalLM": Family.decoder,
+}
+"""What a model that brings its own code says it is, in the configuration's auto_map."""
+
+
+def family_of(config: PretrainedConfig, code: bool = False) -> Family:
     """Tell the family from config.json: encoder-decoders say so, encoders have a masked language model.
 
     Some types (BERT) are in both tables, for use as a decoder with is_decoder; the architecture on disk decides.
+    code: whether the model's own code is trusted; then auto_map tells the family of an architecture that nobody knows.
 
     Raises ModelError for an architecture that is no language model.
     """
@@ -35,6 +44,9 @@ def family_of(config: PretrainedConfig) -> Family:
         return Family.encoder
     if kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         return Family.decoder
+    for name in (getattr(config, "auto_map", None) or {}) if code else ():
+        if name in BY_CODE:
+            return BY_CODE[name]
     raise ModelError(
         f"model.name: architecture {kind!r} is not a text model that llmft knows; it trains decoders, encoder-decoders and encoders"
     )

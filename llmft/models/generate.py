@@ -13,6 +13,7 @@ from llmft.data.batch import pad_stream, stream_of
 from llmft.hardware.precision import autocast
 from llmft.models.family import Family
 from llmft.models.load import Pretrained
+from llmft.models.token_ids import end_ids as own_ends
 from llmft.runs import signals
 
 
@@ -71,7 +72,8 @@ def generation_config(
         repetition_penalty=generation.repetition_penalty,
         no_repeat_ngram_size=generation.no_repeat_ngram_size,
         length_penalty=generation.length_penalty,
-        eos_token_id=list(end_ids),
+        # the model was trained to end at its own, too: Llama 3 names three, the tokenizer one of them
+        eos_token_id=list(dict.fromkeys([*end_ids, *own_ends(own)])),
         pad_token_id=pad_id,
         **{name: getattr(own, name, None) for name in KEPT},
     )

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoTokenizer,
@@ -18,11 +17,20 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from llmft.errors import ModelError
+from llmft.errors import DoesNotFit, LlmftError, ModelError
+from llmft.hardware.limits import refused_beyond
+from llmft.hardware.memory import available_bytes, is_out_of_memory
 from llmft.models.family import Family, family_of
+from llmft.models.folder import Weights, check_folder, check_formats
 from llmft.models.head import FRESH, Head, class_of, head_modules, label_settings, make_fresh, module_of
+from llmft.models.token_ids import check_ids, settle_padding
 
 logging.disable_progress_bar()  # loading has no steps a user could tell apart; stderr is for what llmft does
+
+LONGEST_REASON = 600
+"""Characters of what a library says about a folder it cannot load; some of it is the folder's own."""
+BESIDE_BYTES = 4 << 30
+"""Memory that loading may take beside the weights: libraries, the tokenizer, and what is drawn for a new head."""
 
 
 @dataclass
@@ -40,6 +48,8 @@ class Pretrained:
     head: Head = Head.text
     new: tuple[str, ...] = ()
     adapter: Any = None
+    code: bool = False
+    """Whether the Python that came with the model was trusted, and is run."""
 
     @property
     def context(self) -> int | None:
@@ -58,17 +68,40 @@ class Pretrained:
         return [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of `folder`; raises ModelError if it cannot be read."""
+@contextmanager
+def refused(where: str) -> Iterator[None]:
+    """Turn whatever a library raises about a model's files into a ModelError: they are input, and any of it may be wrong."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        files = sorted(file.name for end in ("*.spm", "*.model") for file in folder.glob(end))
-        if files and not (folder / "tokenizer.json").is_file() and not importlib.util.find_spec("sentencepiece"):
-            raise ModelError(
-                f"{folder}: the tokenizer ({', '.join(files)}) is read by the package sentencepiece: pip install 'llmft[marian]'"
-            ) from error
-        raise ModelError(f"{folder}: the tokenizer cannot be loaded: {error}") from error
+        yield
+    except (LlmftError, MemoryError):
+        raise
+    except BaseException as error:
+        # what the Rust libraries panic with is no Exception; a signal is none either, and goes on
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        if is_out_of_memory(error):
+            raise
+        reason = str(error) or type(error).__name__
+        raise ModelError(f"{where}: {reason if len(reason) <= LONGEST_REASON else reason[:LONGEST_REASON] + ' ...'}") from error
+
+
+def load_tokenizer(folder: Path, code: bool = False) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of `folder`; raises ModelError if it cannot be read."""
+    with refused(f"{folder}: the tokenizer cannot be loaded"):
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=code, local_files_only=True)
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            files = sorted(file.name for end in ("*.spm", "*.model") for file in folder.glob(end))
+            if files and not (folder / "tokenizer.json").is_file() and not importlib.util.find_spec("sentencepiece"):
+                raise ModelError(
+                    f"{folder}: the tokenizer ({', '.join(files)}) is read by the package sentencepiece: pip install 'llmft[marian]'"
+                ) from error
+            if "custom code" in str(error):
+                raise ModelError(
+                    f"{folder}: the tokenizer needs code that comes with the model (auto_map), which is not run. If you have read it "
+                    "and trust it: model.trust_remote_code=true on the command line, with a model of the hub and model.revision=COMMIT."
+                ) from error
+            raise
     # without its files transformers makes some tokenizers (GPT-2, T5, BERT) up: a few special tokens, nothing else
     files = sorted({"tokenizer.json", *tokenizer.vocab_files_names.values()} - {"tokenizer_config.json"})
     if tokenizer.vocab_files_names and not any((folder / file).is_file() for file in files):  # ByT5 needs no file
@@ -79,17 +112,23 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_config(folder: Path) -> PretrainedConfig:
-    """Read the model's configuration; raises ModelError if it cannot be read."""
-    try:
-        return AutoConfig.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder}/config.json: {error}") from error
+def load_config(folder: Path, code: bool = False) -> PretrainedConfig:
+    """Read the model's configuration, having looked at the folder; raises ModelError if it is not to be loaded."""
+    return read_config(folder, code)[0]
 
 
-def load_family(folder: Path) -> Family:
+def read_config(folder: Path, code: bool) -> tuple[PretrainedConfig, Weights]:
+    """Return the model's configuration, and what the headers say of its weights."""
+    weights = check_folder(folder, code)
+    with refused(f"{folder}/config.json"):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=code, local_files_only=True)
+    settle_padding(config, folder)
+    return config, weights
+
+
+def load_family(folder: Path, code: bool = False) -> Family:
     """Read the model's family from its config.json alone."""
-    return family_of(load_config(folder))
+    return family_of(load_config(folder, code), code)
 
 
 def load_pretrained(
@@ -99,41 +138,50 @@ def load_pretrained(
     head: Head = Head.text,
     labels: Sequence[str] = (),
     problem: str | None = None,
+    code: bool = False,
 ) -> Pretrained:
     """Load model and tokenizer from a folder of safetensors, with the head asked for.
 
     labels: names of the classes in their order, for a label head; empty: those of the folder's configuration.
     problem: transformers' name of what the labels are: single_label_classification, multi_label_classification, regression.
     A span or label head that the folder does not have, or that was made for other classes, is random; `new` then names it.
+    code: whether the operator trusts the Python that came with the model; without, none of it is run.
 
     Raises ModelError where files are missing or damaged, where other weights the architecture needs are not in them (they
-    would be random too), or where the tokenizer writes ids that the embedding does not have; ConfigError where the
-    architecture has no such head.
+    would be random too), or where tokenizer or configuration name ids that the embedding does not have; DoesNotFit where the
+    weights are more than the free memory; ConfigError where the architecture has no such head.
     """
-    config = load_config(folder)
-    family = family_of(config)
+    config, weights = read_config(folder, code)
+    family = family_of(config, code)
     loader = class_of(config, family, head)
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder, code)
     settings = label_settings(config, labels, problem) if head is Head.label else {}
     for name, value in (settings | ({"problem_type": problem} if problem else {})).items():
         setattr(config, name, value)
+    size = weights.numbers * dtype.itemsize
+    if size > (free := available_bytes(torch.device("cpu"))):  # they pass through it on their way to a GPU, too
+        raise DoesNotFit(
+            f"{folder}: the weights take {size / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free. Set model.dtype=bfloat16 or "
+            "adapter=lora, or take a smaller model."
+        )
     options: dict[str, Any] = {"config": config, "dtype": dtype, "ignore_mismatched_sizes": bool(settings)}
+    options |= {"trust_remote_code": code, "local_files_only": True, "use_safetensors": True}
+    what = f"{folder}: the model cannot be loaded"
     try:
-        with quiet():
-            model, report = loader.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **options)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        raise ModelError(f"{folder}: the model cannot be loaded: {error}") from error
+        with quiet(), refused(what), refused_beyond(2 * size + BESIDE_BYTES):
+            model, report = loader.from_pretrained(folder, output_loading_info=True, **options)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ModelError(f"{what}: its config.json asks for more memory than its {size / 1e6:.1f} MB of weights do") from error
     new = fresh_modules(folder, model, report, head, relabelled=bool(settings))
     make_fresh(model, new)
-    rows = model.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > rows:
-        raise ModelError(
-            f"{folder}: the tokenizer has {len(tokenizer)} tokens, the embedding {rows} rows; they do not belong together"
-        )
+    check_formats(folder, weights, {name for name, _ in model.named_parameters()}, model.base_model_prefix)
+    check_ids(tokenizer, model, folder)
     if family is Family.encoder_decoder and getattr(model.config, "decoder_start_token_id", None) is None:
         start = model.generation_config.decoder_start_token_id if model.can_generate() else None
         model.config.decoder_start_token_id = config.bos_token_id if start is None else start  # as transformers' generate does
-    return Pretrained(model.to(device), tokenizer, family, folder, head, new)
+    return Pretrained(model.to(device), tokenizer, family, folder, head, new, code=code)
 
 
 @contextmanager
