@@ -58,7 +58,7 @@ def evaluate(run: EvalRun, command: list[str]) -> None:
     settings = {key: value for key, value in to_values(run).items() if key not in ("output", "output_root", "gate")}
     weights = hash_file(Path(run.predictions)) if run.predictions else weights_mark(trained)
     key = fingerprint(settings=settings, trained=str(trained), weights=weights, data=rows.content)
-    with recorded(lambda: claim(root, run.output, label, key, "auto", command, setting="output")) as directory:
+    with recorded(lambda: claim(root, run.output, label, key, "auto", command, setting="output")) as directory, explained():
         if directory.note:
             say(directory.note)
         say(f"{'resuming' if directory.resumed else 'eval'} {directory.path}")

@@ -22,7 +22,7 @@ from llmft.data.order import Order
 from llmft.errors import DataError
 from llmft.evaluate import conclude, raise_unmet, read_baseline
 from llmft.fit import Work, fit
-from llmft.hardware.memory import peak_bytes
+from llmft.hardware.memory import explained, peak_bytes
 from llmft.models.export import export
 from llmft.models.head import class_of
 from llmft.reports.card import write_card
@@ -32,7 +32,7 @@ from llmft.reports.record import Record
 from llmft.reports.results import Objective, Results, TrainSummary
 from llmft.runs import durable
 from llmft.runs.directory import RunDirectory, claim
-from llmft.runs.provenance import environment, fingerprint, hash_folder
+from llmft.runs.provenance import environment, fingerprint, hash_folder, killed_for_memory
 from llmft.runs.recorded import recorded
 from llmft.tasks.bound import BoundTask, bind_task
 from llmft.tasks.open import choose_learner, locate_base, open_training, with_labels
@@ -68,6 +68,7 @@ def train(run: TrainRun, command: list[str]) -> float | None:
             lambda: claim(run.output_root, run.output_dir, label, fingerprint(**prints), run.training.resume, command)
         ) as directory,
         logged(directory.path / "train.log"),
+        explained(),
     ):
         began = time.monotonic()
         start_from = announce(directory, prints)
@@ -127,6 +128,8 @@ def announce(directory: RunDirectory, prints: dict[str, str]) -> Path | None:
         say(f"resuming {directory.path} from step {shelf.step_of(found)}")
     for note in notes:
         say(note)
+    if directory.previous and directory.previous.state == "dead" and (where := killed_for_memory(directory.path)):
+        say(f"it died before its end: {where}. If it was this run, set training.micro_tokens lower; it then goes on with that")
     directory.make_latest()
     return found
 
@@ -211,6 +214,7 @@ def summary(work: Work) -> TrainSummary:
         loss_unit=work.learner.unit,
         seconds=position.seconds,
         tokens_per_second=position.tokens / position.seconds if position.seconds else 0.0,
+        skipped_steps=position.skipped,
         best_step=position.best_step,
         final_loss=position.last_loss,
         validation_loss=position.validation_loss,

@@ -3,7 +3,9 @@
 import resource
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 PROC = Path("/proc")
 CGROUPS = Path("/sys/fs/cgroup")
@@ -17,9 +19,9 @@ def memory_limit_bytes() -> int | None:
 
 
 def available_memory_bytes() -> int | None:
-    """What can still be allocated before the machine swaps or the cgroup kills; None: the system does not say."""
+    """What can still be allocated before the machine swaps, the cgroup kills or a ulimit refuses; None: the system does not say."""
     machine = _number(PROC / "meminfo", "MemAvailable:")
-    rooms = [limit - used for limit, used in _cgroups()]
+    rooms = [limit - used for limit, used in [*_cgroups(), *_ulimits()]]
     if machine is not None:
         rooms.append(machine * 1024)
     return max(0, min(rooms)) if rooms else None
@@ -46,6 +48,56 @@ def peak_resident_bytes() -> int:
     if peak is not None and now is not None:
         return max(peak, now) * 1024  # the kernel counts both roughly, and a peak below the present would puzzle
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+@contextmanager
+def refused_beyond(room: int) -> Iterator[None]:
+    """Inside the block, memory beyond `room` more bytes than the process has is refused, which can be caught.
+
+    Without it the kernel gives whatever is asked for, and kills the process once it is used. What counts are pages of its own
+    that it may write (VmData); where the system does not count them, nothing is refused.
+    """
+    used = _number(PROC / "self/status", "VmData:")
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limits = [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
+    if used is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (min([used * 1024 + room, *limits]), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def oom_kills() -> dict[str, Any]:
+    """How many processes the kernel has killed for lack of memory: in this cgroup, and on the machine since it was booted.
+
+    None where the system does not count them.
+    """
+    cgroup, counted = next(_kill_counts(), (None, None))
+    return {
+        "boot": next(iter(_lines(PROC / "sys/kernel/random/boot_id")), None),
+        "cgroup": cgroup,
+        "in_cgroup": counted,
+        "on_machine": _number(PROC / "vmstat", "oom_kill "),
+    }
+
+
+def killed_since(before: dict[str, Any]) -> str | None:
+    """Where the kernel killed for lack of memory since `oom_kills` said `before`: a half sentence, None where it did not.
+
+    The cgroup's own count decides where it is still the same one.
+    """
+    now = oom_kills()
+    if before["boot"] is None or before["boot"] != now["boot"]:
+        return None
+    for name, same, what in (
+        ("in_cgroup", before["cgroup"] == now["cgroup"], f"in its cgroup {now['cgroup']}"),
+        ("on_machine", True, "on this machine"),
+    ):
+        if same and before[name] is not None and now[name] is not None:
+            more = now[name] - before[name]
+            return f"the kernel has killed {more} for lack of memory {what} since it began" if more > 0 else None
+    return None
 
 
 def cpu_flags() -> set[str]:
@@ -85,6 +137,26 @@ def _cgroups() -> Iterator[tuple[int, int]]:
             limit, used = _number(root / folder / names[0]), _number(root / folder / names[1])
             if limit is not None and used is not None and limit < UNLIMITED_BYTES:
                 yield limit, used - (_number(root / folder / "memory.stat", names[2]) or 0)
+
+
+def _ulimits() -> Iterator[tuple[int, int]]:
+    """Limit and use, in bytes, of the process's own limits on memory (ulimit -v and -d)."""
+    for limit, name in ((resource.RLIMIT_AS, "VmSize:"), (resource.RLIMIT_DATA, "VmData:")):
+        soft, _ = resource.getrlimit(limit)
+        used = _number(PROC / "self/status", name)
+        if soft != resource.RLIM_INFINITY and used is not None:
+            yield soft, used * 1024
+
+
+def _kill_counts() -> Iterator[tuple[str, int]]:
+    """Path and count of killed processes of each cgroup that this process is in and that counts them."""
+    for line in _lines(PROC / "self/cgroup"):
+        _, controllers, path = line.split(":", 2)
+        own = path.lstrip("/")
+        for folder, name in ((CGROUPS, "memory.events"), (CGROUPS / "memory", "memory.oom_control")):
+            counted = _number(folder / own / name, "oom_kill ")
+            if counted is not None and (controllers == "" or "memory" in controllers.split(",")):
+                yield path, counted
 
 
 def _number(path: Path, name: str = "") -> int | None:

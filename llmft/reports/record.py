@@ -28,11 +28,13 @@ class Record:
         seconds: float,
         memory_bytes: int,
         epoch: float,
+        skipped: bool = False,
     ) -> None:
-        """Write the row of one optimizer step, if it is due. `step` counts finished steps, from 1; `tokens` and `seconds` are this step's."""
-        if step != 1 and step % self.every:
+        """Write the row of one optimizer step, if it is due; always one whose update was skipped. `step` counts finished steps, from 1; `tokens` and `seconds` are this step's."""
+        if step != 1 and step % self.every and not skipped:
             return
         row = {"kind": "train", "step": step, "epoch": epoch, "loss": loss, "lr": lr, "grad_norm": grad_norm}
+        row["skipped"] = skipped
         self.journal.append(row | {"tokens": tokens, "seconds": seconds, "memory_bytes": memory_bytes})
 
     def validation(self, step: int, values: dict[str, float]) -> None:

@@ -83,6 +83,7 @@ class TrainSummary:
     loss_unit: str
     seconds: float
     tokens_per_second: float
+    skipped_steps: int = 0
     best_step: int | None = None
     final_loss: float | None = None
     validation_loss: float | None = None

@@ -39,9 +39,19 @@ def environment() -> dict[str, Any]:
         "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_bytes": limits.total_memory_bytes(),
         "memory_limit_bytes": limits.memory_limit_bytes(),
+        "oom_kills": limits.oom_kills(),
         "gpus": _gpus(),
         "git": _git(),
     }
+
+
+def killed_for_memory(folder: Path) -> str | None:
+    """Tell, in half a sentence, whether the kernel killed for lack of memory since the run in `folder` began; None: no, or unknown."""
+    try:
+        before = json.loads((folder / "environment.json").read_bytes())["oom_kills"]
+        return limits.killed_since(before)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def hash_file(path: Path) -> str:

@@ -15,12 +15,14 @@ from llmft.data.spool import cached
 from llmft.errors import DataError
 from llmft.hardware.memory import available_bytes
 from llmft.models.forward import PathCheck
+from llmft.reports.console import say
 from llmft.runs.cache import cache_dir
 from llmft.runs.provenance import hash_folder
 from llmft.tasks.formulation import Learner
 from llmft.training import memory
 from llmft.training.memory import Plan
 from llmft.training.pace import count_steps
+from llmft.training.trial import fitting
 
 TOKENIZER_FILES = ("token*", "vocab*", "merges*", "special*", "added*", "chat_template*", "*.model", "*.spm", "*.jinja")
 READ = ("source", "context", "target", "answer_start", "messages", "labels", "label_kind", "no_answer", "overlap")
@@ -111,7 +113,22 @@ def make_plan(run: TrainRun, learner: Learner, corpus: Corpus, order: Order, mic
     per_token = memory.token_bytes(learner.pretrained, learner.precision, run.model.gradient_checkpointing)
     free = available_bytes(device)
     longest = int(lengths.max())
-    micro_tokens = memory.plan_micro_tokens(micro_tokens or run.training.micro_tokens, per_token, state, free, longest, device)
+    wanted = min((tokens for tokens in (micro_tokens, run.training.micro_tokens) if tokens), default=None)
+    planned = memory.plan_micro_tokens(wanted, per_token, state, free, longest, device)
+    micro_tokens, taken = fitting(
+        learner.loss,
+        learner.cut,
+        [weight for _, weight in learner.pretrained.trained],
+        corpus.train.documents,
+        lengths,
+        run.training.batch_size,
+        planned,
+        state,
+        free,
+        device,
+    )
+    if micro_tokens < planned:
+        say(f"{planned:,} tokens at once do not fit in memory, {micro_tokens:,} do; this does not change the result")
     return Plan(
         parameters=sum(weight.numel() for weight in model.parameters()),
         trained_parameters=sum(weight.numel() for _, weight in learner.pretrained.trained),
@@ -136,5 +153,6 @@ def make_plan(run: TrainRun, learner: Learner, corpus: Corpus, order: Order, mic
         weights_bytes=weights,
         training_state_bytes=state,
         activation_bytes=min(micro_tokens, run.training.batch_size * longest) * per_token,
+        trial_bytes=taken,
         free_bytes=free,
     )

@@ -19,7 +19,11 @@ CROSS_ATTENTION_BYTES = 13
 READ_BYTES = 4
 
 MICRO_TOKENS = {"cpu": 2048, "cuda": 16384}  # beyond this many tokens a pass gets larger, but no faster
+MARGIN = 1.25  # of what a trial took: later micro-batches have other shapes, and leave holes between each other
 SHARE = 0.8  # of the free memory; the rest is for what the estimate does not know
+
+SMALLER = "Set model.gradient_checkpointing=true, adapter=lora, a smaller task.max_source_tokens, or a smaller model."
+"""What helps where not even one example fits."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +53,16 @@ class Plan:
     weights_bytes: int
     training_state_bytes: int
     activation_bytes: int
+    trial_bytes: int
+    """By how much memory grew while the largest micro-batch went forward and backward."""
     free_bytes: int
 
     def summary(self) -> dict[str, Any]:
         """The lines that people see before step 1."""
         share = self.trained_parameters / self.parameters
-        needed = self.weights_bytes + self.training_state_bytes + self.activation_bytes
+        needed = max(
+            self.training_state_bytes + self.activation_bytes, with_moments(self.trial_bytes, self.training_state_bytes)
+        )
         lines = {
             "train": f"{self.trained_parameters:,} of {self.parameters:,} parameters ({share:.2%}), {self.precision} on {self.device}",
             "rows": f"{self.train_rows:,} train, {self.validation_rows:,} validation, {self.test_rows:,} test",
@@ -76,6 +84,11 @@ def state_bytes(pretrained: Pretrained) -> tuple[int, int]:
     """Bytes of the weights, and of gradients with Adam's two moments for the trained ones, all in float32."""
     weights = sum(weight.numel() * weight.element_size() for weight in pretrained.model.parameters())
     return weights, sum(3 * 4 * weight.numel() for _, weight in pretrained.trained)
+
+
+def with_moments(trial_bytes: int, state_bytes: int) -> int:
+    """Bytes that training takes beside the weights: what a trial took, which has the gradients in it, and Adam's two moments."""
+    return int(MARGIN * trial_bytes) + state_bytes * 2 // 3
 
 
 def token_bytes(pretrained: Pretrained, precision: torch.dtype, checkpointing: bool) -> int:
@@ -102,8 +115,7 @@ def plan_micro_tokens(wanted: int | None, per_token: int, state: int, free: int,
     if longest * per_token > room:
         raise DoesNotFit(
             f"training needs about {(state + longest * per_token) / 2**30:.1f} GiB with the longest row of {longest} tokens, "
-            f"{free / 2**30:.1f} GiB are free. Set model.gradient_checkpointing=true, adapter=lora, a smaller "
-            "task.max_source_tokens, or a smaller model."
+            f"{free / 2**30:.1f} GiB are free. {SMALLER}"
         )
     if wanted is not None:
         return wanted
