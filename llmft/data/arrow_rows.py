@@ -18,7 +18,7 @@ def arrow_rows(path: Path, kind: str) -> Iterator[Row | BadRow]:
     try:
         with pyarrow.memory_map(str(path)) as mapped:
             if kind == ".parquet":
-                table = pyarrow.parquet.ParquetFile(mapped)
+                table = pyarrow.parquet.ParquetFile(mapped, page_checksum_verification=True)
                 names, batches = table.schema_arrow.names, table.iter_batches(batch_size=1024)
             else:
                 table = open_arrow(mapped)
@@ -26,6 +26,7 @@ def arrow_rows(path: Path, kind: str) -> Iterator[Row | BadRow]:
             checked_header(names, f"{path}:schema", None)
             number = 0
             for batch in batches:
+                batch.validate(full=True)  # damaged lengths would read beyond the file, and end the process
                 for fields in batch.to_pylist():
                     number += 1
                     where = f"{path}:row {number}"

@@ -4,9 +4,12 @@ import csv
 from collections.abc import Iterator, Sequence
 
 from llmft.data.row import BadRow, Lines, Row, without_end
+from llmft.data.strict_json import shortened
 from llmft.errors import DataError
 
 csv.field_size_limit(2**31 - 1)  # the default of 128 KiB refuses long documents
+TAB = "\t"
+SEPARATORS = {TAB: "tabs", ";": "semicolons", "|": "bars", ",": "commas"}
 
 
 def csv_rows(lines: Lines, columns: Sequence[str] = ()) -> Iterator[Row | BadRow]:
@@ -32,7 +35,7 @@ def csv_rows(lines: Lines, columns: Sequence[str] = ()) -> Iterator[Row | BadRow
         if first and cells:
             first = False
             if not columns:
-                header = checked_header(cells, where, fault)
+                header = named_header(cells, ",", where, fault)
                 continue
             if not fault:
                 check_first(header, cells, where)
@@ -56,7 +59,7 @@ def tsv_rows(lines: Lines, columns: Sequence[str] = ()) -> Iterator[Row | BadRow
         if first and text:
             first = False
             if not columns:
-                header = checked_header(cells, where, fault)
+                header = named_header(cells, TAB, where, fault)
                 continue
             if not fault:
                 check_first(header, cells, where)
@@ -72,6 +75,17 @@ def empty(lines: Lines, columns: Sequence[str]) -> DataError:
     """Return what to raise for a file without a line."""
     expected = "rows" if columns else "a line with the columns' names"
     return DataError(f"{lines.name}:1: the file is empty; expected {expected}. Name another file.")
+
+
+def named_header(names: list[str], separator: str, where: str, fault: BadRow | None) -> list[str]:
+    """Return the columns' names of a table of cells. Raises DataError as `checked_header`, and for cells apart by something else."""
+    other = next((mark for mark in SEPARATORS if mark in names[0]), None) if len(names) == 1 else None
+    if other and not fault:
+        raise DataError(
+            f"{where}: one column, named {shortened(names[0])}; expected names apart by {SEPARATORS[separator]}, and found "
+            f"{SEPARATORS[other]}. {'Name the file .tsv' if other == TAB else 'Write it with the other separator'}."
+        )
+    return checked_header(names, where, fault)
 
 
 def checked_header(names: list[str], where: str, fault: BadRow | None) -> list[str]:
@@ -99,6 +113,8 @@ def check_first(columns: list[str], cells: list[str], where: str) -> None:
 
 def row_of_cells(header: list[str], cells: list[str], where: str, complete: bool) -> Row | BadRow:
     """Return the cells under their columns' names, if there is one for each."""
+    if cells == header:
+        return BadRow(where, "the columns' names stand here again, as where files were joined; expected a row.")
     if len(cells) == len(header):
         return Row(dict(zip(header, cells, strict=True)), where)
     cut = "" if complete or len(cells) > len(header) else " The file ends within this row: it may have been cut off."

@@ -11,7 +11,7 @@ from llmft.config.schema import Data
 from llmft.data.locate import SPLIT_NAMES, UNSPLIT, BuiltinPiece, Piece, canonical, locate
 from llmft.data.parallel import open_parallel
 from llmft.data.row import BadRow, Row
-from llmft.data.row_function import RowFunction, apply_row, source_of
+from llmft.data.row_function import RowFunction, rows_of, source_of
 from llmft.data.source import readable
 from llmft.errors import ConfigError, DataError
 
@@ -22,7 +22,8 @@ class RowSource:
     Held out by the content of the records as they stand in the files, so that all rows that a row function makes from one
     record, such as an article, are in one split; the limit counts the rows that it makes.
 
-    Attributes: `description` for people, `bad_rows` that the last iteration left out.
+    Attributes: `description` for people, `bad_rows` that the last iteration left out: those that cannot be read, and those
+    that who reads them reports to `leave_out`.
     """
 
     def __init__(
@@ -47,11 +48,10 @@ class RowSource:
             self.description += f", first {limit} rows"
 
     def __iter__(self) -> Iterator[Row]:
-        """Yield the rows. Raises DataError if more than max_bad_rows are unreadable, or if there are none at all."""
-        bad_rows: list[BadRow] = []
-        self.bad_rows = bad_rows
+        """Yield the rows. Raises DataError if more than max_bad_rows are bad, or if there are none at all."""
+        self.bad_rows = []
         taken = 0
-        for row in islice(apply_row(self._records(bad_rows), self._row), self._limit):
+        for row in islice(self._rows(), self._limit):
             taken += 1
             yield row
         if taken == 0:
@@ -81,11 +81,27 @@ class RowSource:
             parts.append(source_of(self._row))
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
-    def _records(self, bad_rows: list[BadRow]) -> Iterator[Row]:
+    def leave_out(self, where: str, error: DataError) -> None:
+        """Count a row that was read and cannot be used, beside those that cannot be read. Raises DataError if they are too many."""
+        self.bad_rows.append(BadRow(where, str(error).removeprefix(f"{where}: ")))
+        if self._max_bad_rows == 0:
+            raise error
+        if len(self.bad_rows) > self._max_bad_rows:
+            raise DataError(
+                f"{error} {len(self.bad_rows)} rows are bad; task.data.max_bad_rows={self._max_bad_rows} are allowed."
+            ) from error
+
+    def _rows(self) -> Iterator[Row]:
         for piece in self._pieces:
-            for row in readable(piece.scan(), self._max_bad_rows, bad_rows):
-                if self._bands is None or self._bands.split_of(row) == self.split:
-                    yield row
+            for record in readable(piece.scan(), self._max_bad_rows, self.bad_rows):
+                if self._bands is not None and self._bands.split_of(record) != self.split:
+                    continue
+                try:
+                    made = rows_of(record, self._row)
+                except DataError as error:
+                    self.leave_out(record.where, error)
+                    continue
+                yield from made
 
 
 class Bands:

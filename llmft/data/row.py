@@ -17,6 +17,7 @@ NOT_TEXT = {
     b"PK\x03\x04": "a zip archive; unpack it",
     b"PAR1": "parquet; give its name the ending .parquet",
     b"ARROW1": "arrow; give its name the ending .arrow",
+    b"version https://git-lfs": "a Git LFS pointer and not the data; fetch that: git lfs pull",
 }
 
 

@@ -15,31 +15,35 @@ RowFunction = Callable[[Fields], Fields | list[Fields] | None]
 
 
 def apply_row(rows: Iterable[Row], function: RowFunction | None) -> Iterator[Row]:
-    """Pass every record through the function; without one, yield the rows as they are.
+    """Pass every record through the function. Raises DataError as `rows_of`."""
+    for row in rows:
+        yield from rows_of(row, function)
+
+
+def rows_of(row: Row, function: RowFunction | None) -> list[Row]:
+    """Return what the function makes of a record; without one, the record as it is.
 
     Of several rows made from one record, each is named by its id, or else by its number.
     Raises DataError with the record where the function fails, or returns something else.
     """
-    for row in rows:
-        if function is None:
-            yield row
-            continue
-        try:
-            made = function(dict(row.fields))
-        except DataError as error:
-            raise DataError(f"{row.where}: {error}") from error
-        except Exception as error:
-            raise DataError(
-                f"{row.where}: task.row raised {described(error)}. Fix the function, or let it return None for such a row."
-            ) from error
-        several = [] if made is None else made if isinstance(made, list) else [made]
-        if not all(isinstance(fields, dict) for fields in several):
-            raise DataError(
-                f"{row.where}: task.row returned {shortened(made)}; expected a dict, a list of dicts, or None. "
-                "Fix the function."
-            )
-        for number, fields in enumerate(several, start=1):
-            yield Row(fields, row.where if len(several) == 1 else f"{row.where}, {name_of(fields, number)}")
+    if function is None:
+        return [row]
+    try:
+        made = function(dict(row.fields))
+    except DataError as error:
+        raise DataError(f"{row.where}: {error}") from error
+    except Exception as error:
+        raise DataError(
+            f"{row.where}: task.row raised {described(error)}. Fix the function, or let it return None for such a row."
+        ) from error
+    several = [] if made is None else made if isinstance(made, list) else [made]
+    if not all(isinstance(fields, dict) for fields in several):
+        raise DataError(
+            f"{row.where}: task.row returned {shortened(made)}; expected a dict, a list of dicts, or None. Fix the function."
+        )
+    if len(several) == 1:
+        return [Row(several[0], row.where)]
+    return [Row(fields, f"{row.where}, {name_of(fields, number)}") for number, fields in enumerate(several, start=1)]
 
 
 def name_of(fields: Fields, number: int) -> str:

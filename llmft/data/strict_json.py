@@ -11,6 +11,12 @@ SPACE = re.compile(r"[ \t\r\n]*")
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
+class WrittenFloat(float):
+    """A number with a fraction or an exponent that is not written as Python would; `text` is how the file has it."""
+
+    text: str
+
+
 class Malformed(Exception):
     """The text is not JSON; `position` is the character where that shows."""
 
@@ -58,8 +64,17 @@ class StrictDecoder:
     def _float(self, text: str) -> float:
         number = float(text)
         if math.isinf(number):
-            self.faults.append(f"the number {text} is too large")
-        return number
+            self.faults.append(f"the number {text[:40]} is too large")
+        if repr(number) == text:
+            return number
+        written = WrittenFloat(number)
+        written.text = text
+        return written
+
+
+def number_text(value: float) -> str:
+    """Return a number or truth value as the file has it: 1.10 stays 1.10, and no digit is lost."""
+    return value.text if isinstance(value, WrittenFloat) else json.dumps(value)
 
 
 def space_after(text: str, start: int) -> int:

@@ -1,7 +1,6 @@
 """Templates over a row's columns: "{article}", "{translation.en}", "{answers.text[0]}"; "{{" and "}}" are braces."""
 
 import difflib
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -9,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from llmft.data.row import Row
-from llmft.data.strict_json import shortened
+from llmft.data.strict_json import number_text, shortened
 from llmft.errors import ConfigError, DataError
 
 PIECE = re.compile(r"(?P<text>[^{}]+)|(?P<brace>\{\{|\}\})|\{(?P<column>[^{}]+)\}")
@@ -81,7 +80,8 @@ class Template:
         self._pieces = pieces_of(text, key)
         alone = len(self._pieces) == 1 and isinstance(self._pieces[0], Column)
         self._column = cast(Column, self._pieces[0]) if alone else None
-        self.columns = tuple(dict.fromkeys(piece.text for piece in self._pieces if isinstance(piece, Column)))
+        self.places = tuple(dict.fromkeys(piece for piece in self._pieces if isinstance(piece, Column)))
+        self.columns = tuple(dict.fromkeys(place.text for place in self.places))
 
     def fill(self, row: Row) -> str:
         """Return the text with the row's values in it; a list of texts is joined by spaces.
@@ -116,7 +116,7 @@ class Template:
         if isinstance(value, str):
             return value
         if isinstance(value, (bool, int)) or (isinstance(value, float) and math.isfinite(value)):
-            return json.dumps(value)
+            return number_text(value)
         if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
             return list(value)
         raise DataError(

@@ -16,7 +16,7 @@ from llmft.errors import DataError
 from llmft.metrics.score import Score
 from llmft.tasks.bound import BoundTask, measure
 from llmft.tasks.label_target import LabelTarget, as_text, list_in, named
-from llmft.tasks.rows import row_id
+from llmft.tasks.rows import each, row_id
 
 MOST_LABELS = 1000
 """More different ones than this are a column of numbers or texts by mistake, unless task.labels names them all."""
@@ -46,16 +46,19 @@ class Label:
 
     def examples(self, rows: Iterable[Row]) -> Iterator[LabelExample]:
         """Fill the templates with each row. Raises DataError for a label that is none of the classes."""
-        for number, row in enumerate(rows):
-            targets = self.target.read(row)
-            if self.labels and self.task.label_kind is not LabelKind.value:
-                for label in targets:
-                    if label not in self.labels:
-                        raise DataError(
-                            f"{row.where}: the label {label!r} is none of the classes: {named(self.labels)}. Fix the row, or name "
-                            "all classes in task.labels; those of the training rows count where it is empty."
-                        )
-            yield LabelExample(row_id(row, number), self.source.fill(row), self.context_of(row), targets, row.where)
+        return each(rows, self.labelled, [self.source, self.target.template, *([self.context] if self.context else [])])
+
+    def labelled(self, row: Row, number: int) -> LabelExample:
+        """Make a row's example. Raises DataError for a label that is none of the classes."""
+        targets = self.target.read(row)
+        if self.labels and self.task.label_kind is not LabelKind.value:
+            for label in targets:
+                if label not in self.labels:
+                    raise DataError(
+                        f"{row.where}: the label {label!r} is none of the classes: {named(self.labels)}. Fix the row, or name "
+                        "all classes in task.labels; those of the training rows count where it is empty."
+                    )
+        return LabelExample(row_id(row, number), self.source.fill(row), self.context_of(row), targets, row.where)
 
     def inputs(self, rows: Iterable[Row]) -> Iterator[LabelExample]:
         """Make examples without labels."""
@@ -134,7 +137,7 @@ def find_labels(task: Task, rows: Iterable[Row]) -> list[str]:
     Raises DataError where they are too few to tell apart, or too many.
     """
     target = LabelTarget(task)
-    labels = sorted(set(chain.from_iterable(map(target.read, rows))))
+    labels = sorted(set(chain.from_iterable(each(rows, lambda row, _: target.read(row)))))
     if all(WHOLE.fullmatch(label) for label in labels):
         labels.sort(key=int)
     if len(labels) > MOST_LABELS:

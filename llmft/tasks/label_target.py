@@ -7,7 +7,7 @@ from typing import Any
 
 from llmft.config.schema import LabelKind, Task
 from llmft.data.row import Row
-from llmft.data.strict_json import shortened
+from llmft.data.strict_json import number_text, shortened
 from llmft.data.template import Template, column_of, described
 from llmft.errors import ConfigError, DataError
 
@@ -65,7 +65,7 @@ class LabelTarget:
 def as_text(value: Any) -> str | None:
     """Return a text as it is, a number or truth value as JSON writes it, and None for anything else."""
     if isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
-        return json.dumps(value)
+        return number_text(value)
     return value if isinstance(value, str) else None
 
 

@@ -14,7 +14,7 @@ from llmft.data.template import Template
 from llmft.errors import DataError
 from llmft.metrics.score import Score
 from llmft.tasks.bound import BoundTask, measure
-from llmft.tasks.rows import row_id
+from llmft.tasks.rows import each, row_id
 
 NUMBERS = {"nll": (int, float), "tokens": (int,), "num_bytes": (int,)}
 """Columns that a prediction needs, with the kinds of numbers in them."""
@@ -42,8 +42,9 @@ class LanguageModel:
 
     def examples(self, rows: Iterable[Row]) -> Iterator[DocumentExample]:
         """Fill the template with each row."""
-        for number, row in enumerate(rows):
-            yield DocumentExample(row_id(row, number), self.source.fill(row), row.where)
+        return each(
+            rows, lambda row, number: DocumentExample(row_id(row, number), self.source.fill(row), row.where), [self.source]
+        )
 
     def inputs(self, rows: Iterable[Row]) -> Iterator[DocumentExample]:
         """Make texts that are to be continued as well."""

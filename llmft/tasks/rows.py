@@ -1,10 +1,33 @@
 """What formulations read from a row in the same way."""
 
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
+from llmft.data.dataset import RowSource
+from llmft.data.kinds import Kinds
 from llmft.data.row import Row
 from llmft.data.template import Template
 from llmft.errors import DataError
+
+Made = TypeVar("Made")
+
+
+def each(rows: Iterable[Row], make: Callable[[Row, int], Made], read: Iterable[Template] = ()) -> Iterator[Made]:
+    """Make something of each row, given with its number from 0; what the templates read has to be of one kind in all of them.
+
+    A row of which nothing can be made is left out where its split allows such rows. Raises DataError where not.
+    """
+    kinds = Kinds(place for template in read for place in template.places)
+    for number, row in enumerate(rows):
+        try:
+            kinds.check(row)
+            made = make(row, number)
+        except DataError as error:
+            if not isinstance(rows, RowSource):
+                raise
+            rows.leave_out(row.where, error)
+            continue
+        yield made
 
 
 def row_id(row: Row, number: int) -> str:

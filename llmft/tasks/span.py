@@ -13,7 +13,7 @@ from llmft.errors import ConfigError, DataError
 from llmft.metrics.score import Score
 from llmft.tasks.answer_spans import places_of
 from llmft.tasks.bound import BoundTask, measure
-from llmft.tasks.rows import row_id
+from llmft.tasks.rows import each, row_id
 
 FACTS = ("start", "end", "score", "null_odds")
 """What a prediction says beside its text, where it was made here."""
@@ -48,12 +48,15 @@ class Span:
 
     def examples(self, rows: Iterable[Row]) -> Iterator[SpanExample]:
         """Fill the templates with each row and find its answers. Raises DataError for a row without what it needs."""
-        for number, row in enumerate(rows):
-            question, context = self.asked(row)
-            answers = self.answers_of(row)
-            starts = self.answer_start.whole_numbers(row) if self.answer_start and answers else None
-            places = places_of(answers, starts, context, row.where)
-            yield SpanExample(row_id(row, number), question, context, tuple(answers), places, row.where)
+        return each(rows, self.answered, [self.question, self.context, self.target])
+
+    def answered(self, row: Row, number: int) -> SpanExample:
+        """Make a row's example, its answers found in the context. Raises DataError."""
+        question, context = self.asked(row)
+        answers = self.answers_of(row)
+        starts = self.answer_start.whole_numbers(row) if self.answer_start and answers else None
+        places = places_of(answers, starts, context, row.where)
+        return SpanExample(row_id(row, number), question, context, tuple(answers), places, row.where)
 
     def inputs(self, rows: Iterable[Row]) -> Iterator[SpanExample]:
         """Make examples without answers."""

@@ -11,7 +11,7 @@ from llmft.data.template import Template, fill_each
 from llmft.errors import DataError
 from llmft.metrics.score import Score
 from llmft.tasks.bound import BoundTask, measure
-from llmft.tasks.rows import field_of, row_id, templates
+from llmft.tasks.rows import each, field_of, row_id, templates
 
 
 class TextToText:
@@ -39,31 +39,37 @@ class TextToText:
 
     def examples(self, rows: Iterable[Row]) -> Iterator[TextExample]:
         """Fill the templates with each row. Raises DataError for a row without target."""
-        for number, row in enumerate(rows):
-            if self.task.messages:
-                turns = self.turns(row)
-                if turns[-1].role != "assistant" or len(turns) < 2:
-                    raise DataError(
-                        f"{row.where}: the conversation ends with the {turns[-1].role}; expected an answer of the assistant to "
-                        f"learn. Fix task.messages={self.task.messages} or the data."
-                    )
-                if not turns[-1].content.strip():
-                    raise DataError(
-                        f"{row.where}: the last answer of the conversation is empty; expected text, since there is nothing to learn to "
-                        f"write without. Fix task.messages={self.task.messages} or the data, or leave such rows out by task.row."
-                    )
-                yield TextExample(row_id(row, number), turns[:-1], (turns[-1].content,), row.where)
-                continue
-            targets = self.target.fill_all(row, may_be_empty=True)
-            if not targets or not targets[0].strip():
-                raise DataError(
-                    f"{row.where}: the target is empty; expected text in {self.task.target}, since there is nothing to learn to write "
-                    "without. Fix task.target or the data, or leave such rows out by task.row. Questions that have no answer are for "
-                    "task=question_answering_extractive with task.no_answer=true."
-                )
-            if self.references:
-                targets = targets[:1] + [text for text in fill_each(self.references, row) if text != targets[0]]
-            yield TextExample(row_id(row, number), self.source.fill(row), tuple(targets), row.where, self.context_of(row))
+        if self.task.messages:
+            return each(rows, self.conversed)
+        return each(rows, self.paired, [self.source, self.target, *self.references, *([self.context] if self.context else [])])
+
+    def conversed(self, row: Row, number: int) -> TextExample:
+        """Make the example of a conversation: its last answer is learnt. Raises DataError if there is none."""
+        turns = self.turns(row)
+        if turns[-1].role != "assistant" or len(turns) < 2:
+            raise DataError(
+                f"{row.where}: the conversation ends with the {turns[-1].role}; expected an answer of the assistant to "
+                f"learn. Fix task.messages={self.task.messages} or the data."
+            )
+        if not turns[-1].content.strip():
+            raise DataError(
+                f"{row.where}: the last answer of the conversation is empty; expected text, since there is nothing to learn to "
+                f"write without. Fix task.messages={self.task.messages} or the data, or leave such rows out by task.row."
+            )
+        return TextExample(row_id(row, number), turns[:-1], (turns[-1].content,), row.where)
+
+    def paired(self, row: Row, number: int) -> TextExample:
+        """Make the example of a source and its targets. Raises DataError if there is no target."""
+        targets = self.target.fill_all(row, may_be_empty=True)
+        if not targets or not targets[0].strip():
+            raise DataError(
+                f"{row.where}: the target is empty; expected text in {self.task.target}, since there is nothing to learn to write "
+                "without. Fix task.target or the data, or leave such rows out by task.row. Questions that have no answer are for "
+                "task=question_answering_extractive with task.no_answer=true."
+            )
+        if self.references:
+            targets = targets[:1] + [text for text in fill_each(self.references, row) if text != targets[0]]
+        return TextExample(row_id(row, number), self.source.fill(row), tuple(targets), row.where, self.context_of(row))
 
     def inputs(self, rows: Iterable[Row]) -> Iterator[TextExample]:
         """Make examples without targets; of a conversation that has an answer already, what leads up to it."""

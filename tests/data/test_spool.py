@@ -181,9 +181,7 @@ def test_a_damaged_spool_is_believed_as_far_as_it_is_whole(tmp_path, whole, name
         path.unlink()
     else:
         data[middle] ^= 1
-        path.write_bytes(
-            {"flip": data, "cut": data[:middle], "grown": path.read_bytes() + b"\0" * 9, "empty": b""}[damage]
-        )
+        path.write_bytes({"flip": data, "cut": data[:middle], "grown": path.read_bytes() + b"\0" * 9, "empty": b""}[damage])
     again = Counted()
     cached(tmp_path, "k", EXAMPLES, again)
     assert content(tmp_path / "k") == whole

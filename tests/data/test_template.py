@@ -3,6 +3,7 @@
 import pytest
 
 from llmft.data.row import Row
+from llmft.data.source import read
 from llmft.data.template import Template, column_of, fill_each
 from llmft.errors import ConfigError, DataError
 
@@ -213,3 +214,21 @@ def test_column_value():
 def test_no_column(text):
     with pytest.raises(ConfigError, match=r"^task\.messages: .* is no column; expected a name as in"):
         column_of(text, "task.messages")
+
+
+def test_numbers_are_written_as_the_file_has_them(tmp_path):
+    path = tmp_path / "a.jsonl"
+    numbers = [
+        "1.10",
+        "0.1234567890123456789",
+        "1E5",
+        "1e-400",
+        "-0.0",
+        "2.50",
+        "9223372036854775809",
+        "18446744073709551617.0",
+    ]
+    path.write_text("".join(f'{{"a": {number}}}\n' for number in numbers))
+    found = list(read(path))
+    assert [Template("{a}").fill(row) for row in found] == numbers
+    assert [row.fields["a"] for row in found] == [1.1, 0.12345678901234568, 1e5, 0, 0, 2.5, 2**63 + 1, 2.0**64]
