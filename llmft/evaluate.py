@@ -17,6 +17,7 @@ from llmft.data.row import Row
 from llmft.data.source import kind_of
 from llmft.data.template import column_of
 from llmft.errors import ConfigError, DataError, GateNotMet
+from llmft.hardware.memory import explained
 from llmft.reports import record
 from llmft.reports import results as reports
 from llmft.reports.console import say, show_findings, show_next, show_scores
