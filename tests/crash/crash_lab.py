@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import crash_hooks
+import crash_phases
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["crash_lab", "crash_hooks", "llmft.cli.job", "llmft.train", "llmft.evaluate", "llmft.predict", "peft"]
+    ["crash_lab", "crash_hooks", "crash_phases", "llmft.cli.job", "llmft.train", "llmft.evaluate", "llmft.predict", "peft"]
+    + ["llmft.sweep.jobs", "llmft.sweep.search"]
 )
 
 HERE = Path(__file__).parent
@@ -97,7 +99,7 @@ def start(words: Sequence[str], folder: Path, env: Mapping[str, str] | None = No
 def start_real(words: Sequence[str], folder: Path, env: Mapping[str, str] | None = None, log: Path | None = None) -> Command:
     """As `start`, but a new Python with the real command line, as a user types it: seconds go into imports."""
     log = log or folder / "command.log"
-    path = os.pathsep.join([str(HERE / "site"), str(HERE)])
+    path = os.pathsep.join([str(HERE / "site"), str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
     with log.open("wb") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "llmft", *words],
@@ -127,6 +129,7 @@ def _command(words: list[str], folder: str, env: dict[str, str], log: str) -> No
     from llmft.cli.main import main
 
     crash_hooks.install()
+    crash_phases.install()
     code = main(words)
     sys.stdout.flush()
     sys.stderr.flush()
