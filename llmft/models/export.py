@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from transformers import GenerationConfig
@@ -28,15 +29,26 @@ def export(
             save_adapter(pretrained, new)
         else:
             save_merged(pretrained, new)
-        pretrained.tokenizer.save_pretrained(new)
+        save_tokenizer(pretrained.tokenizer, new)
         if generation is not None:  # one that does not write text has none
             generation.save_pretrained(new)
         (new / "llmft.json").write_text(json.dumps(prompt, indent=2, ensure_ascii=False))
 
 
+def save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Write the tokenizer as it is between two calls: a fast one keeps, and would save, the limits of its last text."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        backend.no_truncation()
+        backend.no_padding()
+    tokenizer.save_pretrained(folder)
+
+
 def save_adapter(pretrained: Pretrained, folder: Path) -> None:
     """Write the adapter in PEFT's format; its base model is named by the folder it was loaded from."""
     config = pretrained.adapter.peft_config["default"]
+    if isinstance(config.target_modules, set):  # which every process would write in another order
+        config.target_modules = sorted(config.target_modules)
     config.base_model_name_or_path = str(pretrained.folder.resolve())
     pretrained.adapter.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card; the run has one that says something

@@ -55,6 +55,18 @@ def own_texts(pretrained):
     return [pretrained.tokenizer.decode(found[place].ids, skip_special_tokens=True) for place in range(len(PROMPTS))]
 
 
+def test_the_folder_does_not_depend_on_what_the_process_did_before(tiny, tmp_path):
+    pretrained = tuned(tiny, "bert", lora=True)
+    pretrained.tokenizer("a question", "a passage", truncation="only_second", max_length=12, padding="max_length")
+    export(pretrained, tmp_path / "model", None, {}, merge=False)
+    saved = json.loads((tmp_path / "model" / "tokenizer.json").read_text())
+    assert (saved["truncation"], saved["padding"]) == (None, None)
+    # a set is listed in an order that changes with the process's hash seed
+    modules = json.loads((tmp_path / "model" / "adapter_config.json").read_text())["target_modules"]
+    assert modules == sorted(modules)
+    assert len(modules) > 3
+
+
 @pytest.mark.parametrize("way", ["full", "adapter", "merged"])
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_the_folder_loads_by_itself(tiny, tmp_path, name, way):
