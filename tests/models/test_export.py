@@ -56,8 +56,8 @@ def own_texts(pretrained):
 
 
 def test_the_folder_does_not_depend_on_what_the_process_did_before(tiny, tmp_path):
-    pretrained = tuned(tiny, "bert", lora=True)
-    pretrained.tokenizer("a question", "a passage", truncation="only_second", max_length=12, padding="max_length")
+    pretrained = tuned(tiny, "llama", lora=True)
+    pretrained.tokenizer("a passage", truncation=True, max_length=3, padding="max_length")
     export(pretrained, tmp_path / "model", None, {}, merge=False)
     saved = json.loads((tmp_path / "model" / "tokenizer.json").read_text())
     assert (saved["truncation"], saved["padding"]) == (None, None)
