@@ -1,31 +1,43 @@
 """What the laboratory counts, and does, inside a command; asked for by environment variables.
 
-LAB_STEPS=FILE: one byte is appended for every update of an optimizer. torch calls it, after the weights have changed, so
-that the count is not llmft's own, and it survives SIGKILL.
-LAB_SIGNAL=NUMBER@N: the process sends itself that signal right after its Nth backward pass, so mid-step with micro-batches.
+LAB_STEPS=FILE: a "." is appended for every update of an optimizer and a "b" for every backward pass. torch makes the calls,
+an update's after the weights have changed, so that the count is not llmft's own; and it survives SIGKILL.
+LAB_SIGNAL=NUMBER@UPDATES+BACKWARDS: the process sends itself that signal once it has made so many updates, and then so many
+backward passes: in the middle of a step.
 """
 
 import os
 from typing import Any
 
+TRIAL_NUMBERS = 6
+"""llmft tries an optimizer on so many numbers of no model before anything is loaded; those are no updates of a run."""
+
 
 def install() -> None:
     """Do what the environment asks for; torch has to be there."""
     import torch
-    from torch.optim.optimizer import register_optimizer_step_post_hook
+    from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
-    if path := os.environ.get("LAB_STEPS"):
-        steps = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-        register_optimizer_step_post_hook(lambda *_: os.write(steps, b"."))
-    if wanted := os.environ.get("LAB_SIGNAL"):
-        number, place = map(int, wanted.split("@"))
-        backward, passed = torch.Tensor.backward, 0
+    path, wanted = os.environ.get("LAB_STEPS"), os.environ.get("LAB_SIGNAL")
+    if path is None and wanted is None:
+        return
+    counts = os.open(path or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    number, moment = wanted.split("@") if wanted else ("0", "-1+0")
+    backward, updates, passes = torch.Tensor.backward, 0, 0
 
-        def signalling(self: torch.Tensor, *args: Any, **options: Any) -> None:
-            nonlocal passed
-            backward(self, *args, **options)
-            passed += 1
-            if passed == place:
-                os.kill(os.getpid(), number)
+    def signalling(self: torch.Tensor, *args: Any, **options: Any) -> None:
+        nonlocal passes
+        backward(self, *args, **options)
+        passes += 1
+        os.write(counts, b"b")
+        if f"{updates}+{passes}" == moment:
+            os.kill(os.getpid(), int(number))
 
-        torch.Tensor.backward = signalling  # type: ignore[method-assign, assignment]
+    def count(optimizer: Optimizer, *_: Any) -> None:
+        nonlocal updates, passes
+        if sum(weight.numel() for group in optimizer.param_groups for weight in group["params"]) > TRIAL_NUMBERS:
+            updates, passes = updates + 1, 0
+            os.write(counts, b".")
+
+    torch.Tensor.backward = signalling  # type: ignore[method-assign, assignment]
+    register_optimizer_step_post_hook(count)
