@@ -22,8 +22,10 @@ import crash_phases
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["crash_lab", "crash_hooks", "crash_phases", "llmft.cli.job", "llmft.train", "llmft.evaluate", "llmft.predict", "peft"]
-    + ["llmft.sweep.jobs", "llmft.sweep.search"]
+    [
+        *("crash_lab", "crash_hooks", "crash_phases", "peft"),
+        *("llmft.cli.job", "llmft.train", "llmft.evaluate", "llmft.predict", "llmft.sweep.jobs", "llmft.sweep.search"),
+    ]
 )
 
 HERE = Path(__file__).parent

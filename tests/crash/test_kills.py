@@ -160,7 +160,7 @@ KINDS = ("start", "claimed", "updates", "updates", "updates", "saving", "saved",
 def draw(source: random.Random, number: int, startup_s: float) -> Moment:
     """Draw a moment of the `number`-th kind: each phase of a run has its turn."""
     event = KINDS[number % len(KINDS)]
-    longest = {"start": startup_s, "claimed": 0.5, "scoring": 0.2}.get(event, 0.03)
+    longest = {"start": startup_s, "claimed": 0.5, "scoring": 0.05}.get(event, 0.03)
     return Moment(event, source.uniform(0.0, longest), source.randint(1, 12))
 
 
