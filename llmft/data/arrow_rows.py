@@ -32,7 +32,9 @@ def arrow_rows(path: Path, kind: str) -> Iterator[Row | BadRow]:
                     where = f"{path}:row {number}"
                     problem = problem_in(fields)
                     yield BadRow(where, f"{problem}; expected text.") if problem else Row(fields, where)
-    except (pyarrow.ArrowException, UnicodeDecodeError) as err:
+    except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as err:
+        if isinstance(err, OSError) and err.errno:  # the system's; pyarrow's own have no number
+            raise
         raise DataError(f"{path}: not a readable {kind[1:]} file: {err}. Fetch or write the file again.") from err
 
 

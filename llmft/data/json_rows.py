@@ -131,7 +131,8 @@ def values_in(text: str, name: str, expected: str, advice: str) -> Iterator[tupl
     except Malformed as err:
         place = f"{name}:{text.count(chr(10), 0, err.position) + 1}"
         column = err.position - text.rfind("\n", 0, err.position)
-        cut = " The file may have been cut off." if space_after(text, err.position) == len(text) else ""
+        ended = space_after(text, err.position) == len(text) or str(err).startswith("Unterminated")
+        cut = " The file may have been cut off." if ended else ""
         raise DataError(f"{place}: not JSON at column {column}: {err}; {expected}.{cut} {advice}") from err
 
 

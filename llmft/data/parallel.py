@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmft.data.row import BadRow, Lines, Row, without_end
+from llmft.data.row import BadRow, Lines, Row, refuse_foreign, without_end
 from llmft.data.source import open_binary
 from llmft.errors import DataError
 from llmft.runs.provenance import hash_file
@@ -82,11 +82,14 @@ def check_lengths(paths: Mapping[str, Path]) -> None:
 
 
 def count_lines(path: Path) -> int:
-    """Return how many lines a file has, a last one without an end included. Raises DataError if it cannot be read."""
-    count, last = 0, b"\n"
+    """Return how many lines a file has, a last one without an end included. Raises DataError if it cannot be read or is no text."""
+    count, last, first = 0, b"\n", True
     try:
         with open_binary(path) as stream:
             while chunk := stream.read(CHUNK_BYTES):
+                if first:  # of such a file, the number of lines would say nothing
+                    refuse_foreign(chunk, str(path))
+                first = False
                 count += chunk.count(b"\n")
                 last = chunk
     except (OSError, EOFError, zlib.error) as err:

@@ -42,6 +42,13 @@ def without_end(line: str) -> str:
     return line.removesuffix("\n").removesuffix("\r")
 
 
+def refuse_foreign(start: bytes, name: str) -> None:
+    """Raise DataError if a file that begins like this is no text."""
+    for mark, what in NOT_TEXT.items():
+        if start.startswith(mark):
+            raise DataError(f"{name}:1: expected UTF-8 text, but the file is {what}.")
+
+
 class Lines:
     """The lines of a UTF-8 file, ended by LF only and with their ends kept; a byte order mark at the start is dropped.
 
@@ -71,9 +78,7 @@ class Lines:
         self.number += 1
         self.complete = raw.endswith(b"\n")
         if self.number == 1:
-            for mark, what in NOT_TEXT.items():
-                if raw.startswith(mark):
-                    raise DataError(f"{self.name}:1: expected UTF-8 text, but the file is {what}.")
+            refuse_foreign(raw, self.name)
         text = self._decoded(raw)
         self._offset += len(raw)
         return text.removeprefix("\ufeff") if self.number == 1 else text

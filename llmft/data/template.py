@@ -63,7 +63,8 @@ class Column:
                 f"Fix {self.key} or the data."
             )
         has = f"the row has {', '.join(map(str, found))}" if found is row.fields else f"found {', '.join(map(str, found))}"
-        near = difflib.get_close_matches(step, [str(name) for name in found], n=1)
+        names = [str(name) for name in found]
+        near = [name for name in names if name.casefold() == step.casefold()] or difflib.get_close_matches(step, names, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         return f"{row.where}: no column {self.text!r}; {has}.{hint} Fix {self.key} or the data."
 

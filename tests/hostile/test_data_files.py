@@ -1,0 +1,48 @@
+"""Malformed and odd data files: each is read with the values that it has, or refused with file and line."""
+
+import cell_cases
+import json_cases
+import pytest
+import table_cases
+import text_cases
+from data_case import Case, examples, numbered
+
+from llmft.errors import DataError
+
+CASES = numbered(case for source in (text_cases, json_cases, cell_cases, table_cases) for case in source.cases())
+
+
+def check(case: Case) -> None:
+    """Assert that what has to come of the case does, in the current folder, where its files are."""
+    if case.rows is None:
+        with pytest.raises(DataError) as caught:
+            examples(case.settings)
+        said = str(caught.value)
+        assert said.startswith(case.where), said
+        assert said[len(case.where) :][:1] in ":," or case.where.endswith(":"), said
+        assert case.said in said, said
+        assert said.endswith(".")
+        return
+    found = examples(case.settings)
+    assert [row for row, _ in found] == case.rows
+    if case.lines is not None:
+        assert [place for _, place in found] == [f"{next(iter(case.files))}:{line}" for line in case.lines]
+
+
+def test_there_are_enough():
+    assert len(CASES) >= 500
+
+
+@pytest.mark.parametrize("family", sorted({case.name.partition(":")[0] for case in CASES}))
+def test_files_by_hand(tmp_path, monkeypatch, family):
+    wrong = []
+    for number, case in enumerate(each for each in CASES if each.name.partition(":")[0] == family):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        case.write(folder)
+        try:
+            check(case)
+        except BaseException as error:  # all of them at once: one fault often shows in several
+            wrong.append(f"{case.name}: {type(error).__name__}: {str(error)[:300]}")
+    assert not wrong, "\n".join(wrong)
