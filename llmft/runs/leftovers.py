@@ -37,7 +37,7 @@ def remove_leftovers(parent: Path) -> None:
 def remove_tree(folder: Path) -> None:
     """Remove a folder and all in it, if it is there. Symbolic links are removed, not followed. Raises OSError."""
     for parent, folders, names in os.walk(folder, topdown=False):
-        for each in (Path(parent, name) for name in [*names, *folders]):
+        for each in (Path(parent, name) for name in sorted([*names, *folders])):
             with contextlib.suppress(FileNotFoundError):
                 disk.rmdir(each) if each.is_dir() and not each.is_symlink() else disk.unlink(each)
     if folder.exists():

@@ -33,8 +33,10 @@ class Unharmed:
 
     words: list[str]
     run: Path
+    counted: str
+    """Folder in the run directory whose operations are counted; beside the training, those of other folders come as they like."""
     first: int
-    """Number of the save's first operation, among those in the run directory, from 1."""
+    """Number of the save's first operation, from 1."""
     operations: list[dict[str, Any]]
     """Those of the save."""
 
@@ -42,8 +44,8 @@ class Unharmed:
     def rotation(self) -> range:
         """Places of the operations that remove an old checkpoint: the run goes on without them."""
         begins = [Path(each["path"]).name == "step-000002" for each in self.operations].index(True)
-        ends = [Path(each["path"]).name.startswith(".status.json") for each in self.operations].index(True)
-        return range(begins, ends)
+        ends = [Path(each["path"]).name.startswith(".status.json") for each in self.operations]
+        return range(begins, ends.index(True) if True in ends else len(ends))
 
     def cases(self) -> Iterator[tuple[int, str]]:
         """Every operation in every way; half a write where bytes are written."""
@@ -68,12 +70,19 @@ def begin(tiny: Path, folder: Path, *settings: str) -> Unharmed:
     run, log = folder / "unharmed", folder / "operations"
     code, said = crash_lab.run([*words, f"output_dir={run}"], folder, {"LLMFT_OPERATIONS": str(log)})
     assert code == 0, said
-    done = [row for row in crash_lab.rows(log) if row["path"].startswith(f"{run}/") or row["path"] == str(run)]
-    (made,) = (number for number, row in enumerate(done) if row.get("to") == str(run / "checkpoints" / f"step-{STRUCK:06d}"))
-    first = max(number for number in range(made) if done[number]["path"] == str(run / "metrics.jsonl"))
-    last = next(number for number in range(made, len(done)) if done[number].get("to") == str(run / "status.json")) + 1
-    assert done[first]["op"] == done[last]["op"] == "fsync"
-    return Unharmed(words, run, first + 1, done[first : last + 1])
+    beside = "training.async_save=true" in settings
+    counted = "/checkpoints" if beside else ""
+    done = [row for row in crash_lab.rows(log) if f"{row['path']}/".startswith(f"{run}{counted}/")]
+    made = [row.get("to") for row in done].index(str(run / "checkpoints" / f"step-{STRUCK:06d}"))
+    names = [Path(row["path"]).name for row in done]
+    if beside:
+        first = next(number for number, name in enumerate(names) if name.startswith(f".step-{STRUCK:06d}."))
+        last = next(number for number in range(made, len(done)) if done[number]["op"] == "mkdir") - 1
+    else:
+        first = max(number for number in range(made) if names[number] == "metrics.jsonl")
+        last = next(number for number in range(made, len(done)) if done[number].get("to") == str(run / "status.json")) + 1
+        assert done[first]["op"] == done[last]["op"] == "fsync"
+    return Unharmed(words, run, counted, first + 1, done[first : last + 1])
 
 
 @pytest.fixture(scope="module")
@@ -86,13 +95,13 @@ def unharmed_beside(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Unh
     return begin(tiny, tmp_path_factory.mktemp("beside"), "training.async_save=true")
 
 
-def strike(unharmed: Unharmed, folder: Path, place: int, how: str, number: str = "") -> None:
+def strike(unharmed: Unharmed, folder: Path, place: int, how: str) -> None:
     """Let one operation fail, then repeat the command."""
     operation = unharmed.operations[place]
     run = folder / f"{place}-{how}"
     run.mkdir(parents=True)
     words = [*unharmed.words, f"output_dir={run}"]
-    failpoint = f"*:{number or unharmed.first + place}:{how}:{run}"
+    failpoint = f"*:{unharmed.first + place}:{how}:{run}{unharmed.counted}"
     code, said = crash_lab.run(words, folder, {"LLMFT_FAILPOINT": failpoint})
     where = f"{failpoint} {operation}\n{said}"
     assert "Traceback" not in said, where
@@ -134,15 +143,47 @@ def test_the_save_has_all_its_parts(unharmed: Unharmed) -> None:
 
 @pytest.mark.parametrize("part", range(2))
 def test_some_operations(part: int, unharmed: Unharmed, tmp_path: Path) -> None:
-    """Each kind of operation, and each way, in turn."""
-    cases = list(unharmed.cases())[3::15][part::2]
-    assert len(cases) >= 4
+    """Operations of several kinds, in every way."""
+    cases = list(unharmed.cases())[5::19][part::2]
+    assert len(cases) == 3
     for place, how in cases:
         strike(unharmed, tmp_path, place, how)
+
+
+def test_one_operation_beside_the_training(unharmed_beside: Unharmed, tmp_path: Path) -> None:
+    strike(unharmed_beside, tmp_path, 3, "ENOSPC")
 
 
 @pytest.mark.torture
 @pytest.mark.parametrize("part", range(PARTS))
 def test_every_operation(part: int, unharmed: Unharmed, tmp_path: Path) -> None:
-    for place, how in list(unharmed.cases())[part::PARTS]:
+    cases = list(unharmed.cases())
+    assert len(cases) >= 110
+    for place, how in cases[part::PARTS]:
         strike(unharmed, tmp_path, place, how)
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("how", ["kill", "ENOSPC"])
+def test_operations_beside_the_training(how: str, unharmed: Unharmed, unharmed_beside: Unharmed, tmp_path: Path) -> None:
+    crash_runs.assert_same_ending(unharmed.run, unharmed_beside.run)
+    for place in range(how == "kill", len(unharmed_beside.operations), 2):
+        strike(unharmed_beside, tmp_path, place, how)
+
+
+def test_a_disk_that_fails_for_good(unharmed: Unharmed, tmp_path: Path) -> None:
+    """Nothing can be written or removed any more, not even how the run ended; the lock tells that it is over."""
+    words = [*unharmed.words, f"output_dir={tmp_path}/run"]
+    run, where = tmp_path / "run", unharmed.first + 5
+    code, said = crash_lab.run(words, tmp_path, {"LLMFT_FAILPOINT": f"*:{where}+:EIO:{run}"})
+    assert code == 1, said
+    assert "cannot be written: Input/output error" in said
+    found = status.read(run)
+    assert found is not None
+    assert found.state == "dead"
+    assert not durable.verify(run / "checkpoints/step-000002")
+    code, said = crash_lab.run(words, tmp_path)
+    assert code == 0, said
+    assert said.startswith(f"resuming {run} from step 2\n"), said
+    crash_runs.assert_same_ending(unharmed.run, run)
+    assert not [path for path in (run / "checkpoints").iterdir() if path.name.startswith(".")]
