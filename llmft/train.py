@@ -22,6 +22,7 @@ from llmft.data.order import Order
 from llmft.errors import DataError
 from llmft.evaluate import conclude, raise_unmet, read_baseline
 from llmft.fit import Work, fit
+from llmft.hardware.determinism import changed_bits, num_threads
 from llmft.hardware.memory import explained, peak_bytes
 from llmft.models.export import export
 from llmft.models.head import class_of
@@ -135,10 +136,16 @@ def announce(directory: RunDirectory, prints: dict[str, str]) -> Path | None:
 
 
 def write_settings(directory: RunDirectory, run: TrainRun) -> None:
-    """Record what was asked for and what it runs on."""
+    """Record what was asked for and what it runs on; say so where the rest of the run is computed by something else."""
     durable.write_text(directory.path / "config.yaml", config_yaml(run))
     durable.write_text(directory.path / "rerun.yaml", rerun_yaml(run))
-    durable.write_json(directory.path / "environment.json", environment())
+    path, now = directory.path / "environment.json", environment() | {"threads": num_threads(run.hardware)}
+    if directory.resumed and path.exists() and (changed := changed_bits(json.loads(path.read_text()), now)):
+        say(
+            f"the run goes on with {', '.join(changed)}: its result is as good, but no longer bit for bit that of a run that was "
+            "never stopped"
+        )
+    durable.write_json(path, now)
 
 
 def planned_before(directory: RunDirectory) -> int | None:

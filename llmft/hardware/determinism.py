@@ -5,7 +5,7 @@ States are tensors and JSON values, never a pickle, so that a checkpoint can be 
 
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,10 @@ import torch
 from torch import Tensor
 
 from llmft.config.schema import Hardware
+
+
+ROUNDING = ("llmft", "torch", "transformers", "peft", "tokenizers", "numpy", "triton", "bitsandbytes", "accelerate")
+"""Packages that decide in which order numbers are added up, or what a model reads: another version, other last digits."""
 
 
 def prepare(hardware: Hardware, seed: int) -> None:
@@ -33,6 +37,18 @@ def prepare(hardware: Hardware, seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)  # CUDA too
+
+
+def num_threads(hardware: Hardware) -> int:
+    """Threads that a run computes with on the CPU: sums are split among them, and rounded by their number."""
+    return hardware.threads or torch.get_num_threads()
+
+
+def changed_bits(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between two environments, as environment.json holds them, so that a run's last digits may, too."""
+    kinds = [(name, before["packages"].get(name), now["packages"].get(name)) for name in ROUNDING]
+    kinds += [(name, before.get(name), now.get(name)) for name in ("python", "cpu", "gpus", "threads")]
+    return [f"{name} {now or 'none'} (before: {was or 'none'})" for name, was, now in kinds if was != now]
 
 
 def rng_state() -> tuple[dict[str, Tensor], dict[str, Any]]:

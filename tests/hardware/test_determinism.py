@@ -48,6 +48,17 @@ def test_seed():
     assert all(a != b for a, b in zip(draw(), first, strict=True))
 
 
+def test_what_changes_bits():
+    before = {"packages": {"torch": "2.12.0", "optuna": "4"}, "python": "3.11.7", "cpu": "Zen", "gpus": [], "threads": 2}
+    assert determinism.changed_bits(before, before | {"cores": 8, "packages": {"torch": "2.12.0", "optuna": "5"}}) == []
+    now = before | {"packages": {"torch": "2.13.0", "peft": "0.18"}, "threads": 4}
+    assert determinism.changed_bits(before, now) == [
+        "torch 2.13.0 (before: 2.12.0)",
+        "peft 0.18 (before: none)",
+        "threads 4 (before: 2)",
+    ]
+
+
 def test_a_seed_too_large_for_numpy():
     determinism.prepare(Hardware(), 2**32 + 5)
     assert np.random.rand() == np.random.RandomState(5).rand()
