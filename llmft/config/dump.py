@@ -56,7 +56,8 @@ def escape(value: Any) -> Any:
 
 
 def fingerprinted(run: TrainRun) -> dict[str, Any]:
-    """Return the settings that decide what a run computes."""
+    """Return the settings that decide what a run computes; the number of threads changes no more than rounding."""
     values = {key: value for key, value in to_values(run).items() if key not in NOT_IN_FINGERPRINT}
+    values["hardware"] = {key: value for key, value in values["hardware"].items() if key != "threads"}
     values["training"] = {key: value for key, value in values["training"].items() if key not in NOT_TRAINING}
     return values
