@@ -18,6 +18,7 @@ from transformers import (
 from transformers.utils import logging
 
 from llmft.errors import DoesNotFit, LlmftError, ModelError
+from llmft.hardware.finite import first_not_finite
 from llmft.hardware.limits import refused_beyond
 from llmft.hardware.memory import available_bytes, is_out_of_memory
 from llmft.models.family import Family, family_of
@@ -178,6 +179,11 @@ def load_pretrained(
     make_fresh(model, new)
     check_formats(folder, weights, {name for name, _ in model.named_parameters()}, model.base_model_prefix)
     check_ids(tokenizer, model, folder)
+    if broken := first_not_finite(model.named_parameters()):
+        raise ModelError(
+            f"{folder}: {broken} holds numbers that are not finite, and all that is computed with them would not be either. Download "
+            "the model again, or take another."
+        )
     if family is Family.encoder_decoder and getattr(model.config, "decoder_start_token_id", None) is None:
         start = model.generation_config.decoder_start_token_id if model.can_generate() else None
         model.config.decoder_start_token_id = config.bos_token_id if start is None else start  # as transformers' generate does

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, ViTConfig
 
 from llmft.config.schema import Adapter, AdapterKind
 from llmft.errors import ConfigError, ModelError
-from llmft.models.adapter import add_adapter, base_of, load_adapter
+from llmft.models.adapter import add_adapter, load_adapter
 from llmft.models.family import Family, family_of
 from llmft.models.load import Head, load_config, load_family, load_pretrained, load_tokenizer
 
@@ -111,7 +111,7 @@ def test_no_weights(copy):
 def test_weights_cut_short(copy):
     data = (copy / "model.safetensors").read_bytes()
     (copy / "model.safetensors").write_bytes(data[: len(data) // 2])
-    assert refused(copy).startswith(f"{copy}/model.safetensors: the model cannot be loaded: ")
+    assert refused(copy).startswith(f"{copy}/model.safetensors: cannot be loaded: ")
 
 
 def test_weights_missing(copy):
@@ -129,6 +129,15 @@ def test_weights_of_another_size(copy):
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps(config | {"n_embd": 64}))
     assert refused(copy).startswith(f"{copy}: the model cannot be loaded: ")
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite(copy, bad):
+    weights = load_file(copy / "model.safetensors")
+    weights["transformer.h.1.mlp.c_fc.weight"][3, 5] = bad
+    save_file(weights, copy / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=r"transformer\.h\.1\.mlp\.c_fc\.weight holds numbers that are not finite"):
+        load_pretrained(copy, torch.float32, CPU)
 
 
 def test_configuration_that_is_no_json(copy):
@@ -199,7 +208,6 @@ def test_adapter_of_another_model(tiny, tmp_path):
     found = load_pretrained(tiny / "llama", torch.float32, CPU)
     add_adapter(found, LORA)
     found.adapter.save_pretrained(tmp_path)
-    assert base_of(tmp_path) == str(tiny / "llama")
     other = load_pretrained(tiny / "gpt2", torch.float32, CPU)
     with pytest.raises(ModelError, match=r"the adapter cannot be put into .*gpt2: "):
         load_adapter(other, tmp_path)
@@ -210,5 +218,5 @@ def test_adapter_damaged(tiny, tmp_path):
     add_adapter(found, LORA)
     found.adapter.save_pretrained(tmp_path)
     (tmp_path / "adapter_model.safetensors").write_bytes(b"\0" * 100)
-    with pytest.raises(ModelError, match=r"the adapter cannot be put into .*llama: "):
+    with pytest.raises(ModelError, match=r"adapter_model\.safetensors: cannot be loaded: its header would have 0 bytes"):
         load_adapter(load_pretrained(tiny / "llama", torch.float32, CPU), tmp_path)

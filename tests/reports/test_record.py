@@ -24,6 +24,7 @@ def test_first_and_due_steps_are_written_with_all_fields(tmp_path):
         "loss": 1.0,
         "lr": 1e-4,
         "grad_norm": 0.5,
+        "skipped": False,
         "tokens": 100,
         "seconds": 0.25,
         "memory_bytes": 1024,
@@ -32,6 +33,13 @@ def test_first_and_due_steps_are_written_with_all_fields(tmp_path):
         {"kind": "validation", "step": 4, "loss": 0.5, "rougeL": 14.0},
         {"kind": "validation", "step": 8, "loss": 0.25, "rougeL": 18.0},
     ]
+
+
+def test_a_skipped_step_is_always_written(tmp_path):
+    rows = Record(tmp_path / "metrics.jsonl", 5)
+    for step in (2, 3):
+        rows.step(step, 1.0, 1e-4, 9.0, tokens=1, seconds=1.0, memory_bytes=1, epoch=1.0, skipped=step == 3)
+    assert [(row["step"], row["skipped"]) for row in record.read(tmp_path / "metrics.jsonl")[0]] == [(3, True)]
 
 
 def test_rows_are_on_disk_before_close(tmp_path):

@@ -35,7 +35,7 @@ def open_learner(tiny: Path) -> Callable[..., Learner]:
 
     def make(name: str = "llama", max_new_tokens: int = 8, num_beams: int = 1, **settings: Any) -> Any:
         task = Task(**settings)
-        learner = bind(names.LEARNERS[task.formulation.value][load_family(tiny / name).value], {}, [], "test")
+        learner = bind(load_family(tiny / name).value, names.LEARNERS[task.formulation.value], [], "test")
         pretrained = load_pretrained(tiny / name, torch.float32, torch.device("cpu"), **head_of(learner, task))
         pretrained.model.eval()
         generation = Generation(max_new_tokens=max_new_tokens, num_beams=num_beams, batch_size=3)

@@ -5,13 +5,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from llmft.config.schema import Data, Fast, Task, Training, TrainRun
 from llmft.data.dataset import open_splits
 from llmft.data.order import Order
 from llmft.errors import DataError
+from llmft.hardware.determinism import rng_state
 from llmft.tasks import prepare
 from llmft.tasks.prepare import check_path, encode_split, make_plan, prepare_corpus
+from llmft.training.trial import try_out
 
 
 @pytest.fixture
@@ -90,7 +93,27 @@ def test_the_plan_counts(open_text, source, make_source):
     assert (plan.cut_rows, plan.cut_tokens) == (1, size - 10)
     assert (plan.steps, plan.steps_per_epoch) == (6, 2)  # 3 rows in batches of 2
     assert plan.fast_path
+    assert plan.trial_bytes >= 0
+    assert all(weight.grad is None for _, weight in task.pretrained.trained)
     assert make_plan(run, task, corpus, Order(3, 2, 42), 77).micro_tokens == 77  # as the run began
+    fewer = replace(run, training=Training(batch_size=2, micro_tokens=50))
+    assert make_plan(fewer, task, corpus, Order(3, 2, 42), 77).micro_tokens == 50  # asked for since
+
+
+def test_what_does_not_fit_is_cut_smaller_and_said(open_text, source, monkeypatch, capsys):
+    task = open_text()
+    corpus = prepare_corpus(task, {"train": source})
+    loss = task.loss
+
+    def limited(documents):
+        if sum(map(len, documents)) > 110:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return loss(documents)
+
+    monkeypatch.setattr(task, "loss", limited)
+    plan = make_plan(TrainRun(training=Training(batch_size=4, fast=Fast.off)), task, corpus, Order(4, 4, 42), 240)
+    assert plan.micro_tokens == 120
+    assert "240 tokens at once do not fit in memory, 120 do; this does not change the result" in capsys.readouterr().err
 
 
 def test_the_fast_path_can_be_switched_off(open_text, source):
@@ -101,3 +124,35 @@ def test_the_fast_path_can_be_switched_off(open_text, source):
     off = check_path(replace(run, training=Training(fast=Fast.off)), task, corpus)
     assert (off.fast, off.reason) == (False, "training.fast=off")
     assert prepare.CHECKED_ROWS >= 2  # one document alone cannot show whether documents see each other
+
+
+def state_of(model):
+    tensors, values = rng_state()
+    return {**{name: tensor.clone() for name, tensor in model.state_dict().items()}, **tensors}, values
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "t5", "bart"])  # with dropout
+@pytest.mark.parametrize("fails", [False, True])
+def test_nothing_is_left_of_a_trial(open_text, source, kind, fails):
+    learner = open_text(kind)
+    model = learner.pretrained.model
+    model.train()
+    before, values = state_of(model)
+    documents = prepare_corpus(learner, {"train": source}).train.documents([0, 1, 2])
+    drawn = []
+
+    def loss(micro_batch):
+        drawn.append(torch.rand(1))
+        if fails and len(drawn) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return learner.loss(micro_batch)
+
+    weights = [weight for _, weight in learner.pretrained.trained]
+    taken = try_out(loss, weights, [documents[:2], documents[2:]], 2**30, torch.device("cpu"))
+    assert (taken is None) is fails
+    assert len(drawn) == 2
+    after, same_values = state_of(model)
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert values == same_values
+    assert all(weight.grad is None for weight in weights)

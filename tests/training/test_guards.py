@@ -1,28 +1,75 @@
-"""What stops a run: numbers that are not finite, and what counts as better."""
+"""What stops a run: numbers that are not finite, gradients that jump, and what counts as better."""
 
 import math
 
 import pytest
+import torch
 
 from llmft.errors import Diverged
-from llmft.training.guards import check_finite, improved
+from llmft.training.guards import Scene, check_finite, check_spikes, check_updated, improved, is_spike
+
+ROWS = [str(number) for number in range(10)]
+SCENE = Scene(7, lambda: ROWS, lambda: "out/checkpoints/step-000006")
+SHOWN = "on the rows 0, 1, 2, 3, 4, 5, 6, 7 ..."
+KEPT = "the last good checkpoint is out/checkpoints/step-000006."
+ADVICE = "Lower optimizer.lr, raise schedule.warmup, or lower optimizer.max_grad_norm."
 
 
 @pytest.mark.parametrize(("loss", "norm"), [(math.nan, 1.0), (1.0, math.inf), (math.inf, math.nan)])
 def test_not_finite(loss, norm):
     with pytest.raises(Diverged) as error:
-        check_finite(7, loss, norm, [str(number) for number in range(10)], "out/checkpoints/step-000006")
-    assert str(error.value) == (
-        f"step 7: loss {loss:g}, gradient norm {norm:g} on the rows 0, 1, 2, 3, 4, 5, 6, 7 ...; the weights were not updated, "
-        "the last good checkpoint is out/checkpoints/step-000006. "
-        "Lower optimizer.lr, raise schedule.warmup, or lower optimizer.max_grad_norm."
+        check_finite(SCENE, loss, norm, [])
+    assert (
+        str(error.value)
+        == f"step 7: loss {loss:g}, gradient norm {norm:g} {SHOWN}; the weights were not updated, {KEPT} {ADVICE}"
     )
 
 
 def test_before_the_first_checkpoint():
+    first = Scene(1, lambda: ["a"], lambda: None)
     with pytest.raises(Diverged, match=r"on the rows a; the weights were not updated, no checkpoint was written yet\. "):
-        check_finite(1, math.nan, 1.0, ["a"], None)
-    check_finite(1, 1e30, 0.0, ["a"], None)
+        check_finite(first, math.nan, 1.0, [])
+    check_finite(first, 1e30, 0.0, [("m", torch.tensor([1e30]))])
+
+
+def test_what_the_optimizer_remembers():
+    state = [("a/exp_avg", torch.zeros(3)), ("b/exp_avg_sq", torch.tensor([0.0, math.inf]))]
+    with pytest.raises(Diverged) as error:
+        check_finite(SCENE, 1.0, 1.0, state)
+    expected = f"step 7: the optimizer's b/exp_avg_sq is not finite {SHOWN}; the weights were not updated, {KEPT} {ADVICE}"
+    assert str(error.value) == expected
+
+
+def test_after_the_update():
+    with pytest.raises(Diverged) as error:
+        check_updated(SCENE, [("w", torch.tensor([0.0])), ("v", torch.tensor([math.nan]))])
+    expected = f"step 7: v is not finite after the update {SHOWN}; the updated weights were thrown away, {KEPT} {ADVICE}"
+    assert str(error.value) == expected
+
+
+@pytest.mark.parametrize(
+    ("norm", "norms", "factor", "expected"),
+    [
+        (1e9, [1.0] * 64, None, False),
+        (1e9, [1.0] * 15, 2.0, False),  # too few to know what is usual
+        (2.0, [1.0] * 16, 2.0, False),
+        (2.01, [1.0] * 16, 2.0, True),
+        (7.9, [1.0] * 20 + [4.0] * 21, 2.0, False),  # the median of 41 is the 21st: 4
+        (8.1, [1.0] * 20 + [4.0] * 21, 2.0, True),
+    ],
+)
+def test_spikes(norm, norms, factor, expected):
+    assert is_spike(norm, norms, factor) is expected
+
+
+def test_too_many_spikes_in_a_row():
+    check_spikes(SCENE, 30.0, [1.0, 2.0, 3.0], 7)
+    with pytest.raises(Diverged) as error:
+        check_spikes(SCENE, 30.0, [1.0, 2.0, 3.0], 8)
+    expected = (
+        f"step 7: gradient norm 30, the 8th in a row far above the usual 2, {SHOWN}; the weights were not updated, {KEPT}"
+    )
+    assert str(error.value) == f"{expected} {ADVICE}"
 
 
 @pytest.mark.parametrize(
