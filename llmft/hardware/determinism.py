@@ -15,7 +15,6 @@ from torch import Tensor
 
 from llmft.config.schema import Hardware
 
-
 ROUNDING = ("llmft", "torch", "transformers", "peft", "tokenizers", "numpy", "triton", "bitsandbytes", "accelerate")
 """Packages that decide in which order numbers are added up, or what a model reads: another version, other last digits."""
 
