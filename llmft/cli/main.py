@@ -20,11 +20,12 @@ PLAIN_ERRNO = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROF
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code (design: 0 done, 1 failed, 2 usage, 3 gate, 4 data or model, 5, 6, 75, 130)."""
-    signals.install()
     words = list(sys.argv[1:] if argv is None else argv)
     try:
+        signals.install()
         return _answer(words)
-    except Stopped as stopped:  # it came while an error was being told
+    except Stopped as stopped:  # it came at the very beginning, or while an error was being told
+        _say(f"stopped by {stopped}")
         return stopped.exit_code
 
 

@@ -32,24 +32,25 @@ _unraisable = sys.unraisablehook  # what was there before `install`
 
 
 def install() -> None:
-    """Take over the signals, with none received so far. Does nothing outside the main thread."""
+    """Take over the signals, with none received so far. Does nothing outside the main thread. Raises Stopped."""
     global _first, _stopping, _noted, _closed, _watching, _unraisable
     if threading.current_thread() is not threading.main_thread():
         return
     _first, _stopping, _noted, _closed = None, False, None, False
-    if not _watching:
-        _watching = True
-        receiver, sender = os.pipe()
-        os.set_blocking(sender, False)
-        signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
-        threading.Thread(target=_watch, args=(receiver,), name="signals", daemon=True).start()
-        os.register_at_fork(before=_hold, after_in_parent=_go_on, after_in_child=_let_go)
-    if sys.unraisablehook is not _keep:
-        _unraisable, sys.unraisablehook = sys.unraisablehook, _keep
     for number in SIGNALS:
         if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
             continue  # nohup
         signal.signal(number, _receive)
+    with deferred():
+        if not _watching:
+            _watching = True
+            receiver, sender = os.pipe()
+            os.set_blocking(sender, False)
+            signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
+            threading.Thread(target=_watch, args=(receiver,), name="signals", daemon=True).start()
+            os.register_at_fork(before=_hold, after_in_parent=_go_on, after_in_child=_let_go)
+        if sys.unraisablehook is not _keep:
+            _unraisable, sys.unraisablehook = sys.unraisablehook, _keep
 
 
 @contextlib.contextmanager

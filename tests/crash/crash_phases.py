@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 PHASES = {
+    "read": ["llmft.train.open_splits", "llmft.evaluate.open_splits", "llmft.train.fingerprints"],
     "claim": ["llmft.train.claim", "llmft.evaluate.claim"],
     "make model": ["llmft.tasks.open.make_scratch", "llmft.models.locate.convert_gguf"],
     "load": ["llmft.train.open_training", "llmft.evaluate.open_task", "llmft.predict.open_task"],
@@ -130,18 +131,20 @@ def install() -> None:
     for name in PIECES:
         _replace(name, counted)
 
-    def started(function: Callable[..., Any]) -> Callable[..., Any]:
+    def around_compose(function: Callable[..., Any], kind: str) -> Callable[..., Any]:
         @functools.wraps(function)
         def wrapped(*args: Any, **options: Any) -> Any:
-            if counts["compose"] == 1:
+            if kind == "+":
+                begin("compose")
+            elif counts["compose"] == 1:
                 counts["compose"] += 1
                 note("-", "compose")
             return function(*args, **options)
 
         return wrapped
 
-    _replace("llmft.cli.job._work", started)
-    begin("compose")
+    _replace("llmft.cli.main._answer", lambda function: around_compose(function, "+"))
+    _replace("llmft.cli.job._work", lambda function: around_compose(function, "-"))
 
 
 def send_later(seconds: float, number: int) -> None:
