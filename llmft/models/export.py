@@ -44,6 +44,16 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
+def save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Write the tokenizer as it was loaded: how llmft reads rows (task.control_tokens) is no property of it."""
+    reading = tokenizer.split_special_tokens
+    tokenizer.split_special_tokens = bool(tokenizer.init_kwargs.get("split_special_tokens"))
+    try:
+        tokenizer.save_pretrained(folder)
+    finally:
+        tokenizer.split_special_tokens = reading
+
+
 def save_adapter(pretrained: Pretrained, folder: Path) -> None:
     """Write the adapter in PEFT's format; its base model is named by the folder it was loaded from."""
     config = pretrained.adapter.peft_config["default"]
@@ -60,9 +70,10 @@ def save_merged(pretrained: Pretrained, folder: Path) -> None:
     labels, problem = (own_labels(config), config.problem_type) if pretrained.head is Head.label else ([], None)
     cpu = torch.device("cpu")
     # a copy draws random weights before the saved ones take their place; the run's own draws are to go on as before
-    with TemporaryDirectory() as scratch, torch.random.fork_rng(devices=[]):
+    # In `folder`, which goes when this process dies in the middle.
+    with TemporaryDirectory(dir=folder) as scratch, torch.random.fork_rng(devices=[]):
         save_adapter(pretrained, Path(scratch))
-        whole = load_pretrained(pretrained.folder, torch.float32, cpu, pretrained.head, labels, problem)
+        whole = load_pretrained(pretrained.folder, torch.float32, cpu, pretrained.head, labels, problem, pretrained.code)
         load_adapter(whole, Path(scratch))
     merged = whole.adapter.merge_and_unload(safe_merge=True)
     if not all(torch.isfinite(weight).all() for weight in merged.parameters()):

@@ -2,19 +2,19 @@
 
 import contextlib
 import errno
+import os
 import re
 import secrets
 import shlex
-import shutil
 import socket
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from os import getpid
 from pathlib import Path
 
 from llmft.config.secrets import redact
 from llmft.errors import ConfigError, RunInUse
-from llmft.runs import durable, status
+from llmft.runs import disk, durable, status
+from llmft.runs.leftovers import remove_tree
 from llmft.runs.lock import FILE as LOCK_FILE
 from llmft.runs.lock import Lock
 from llmft.runs.status import Status
@@ -146,7 +146,7 @@ def _take(path: Path, fingerprint: str, command: list[str], may_resume: tuple[st
                     durable.remove_leftovers(folder)
             now = Status(
                 state="running",
-                pid=getpid(),
+                pid=os.getpid(),
                 host=socket.gethostname(),
                 start=_now(),
                 fingerprint=fingerprint,
@@ -187,9 +187,9 @@ def _clear(path: Path) -> None:
     for name in WRITTEN:
         each = path / name
         if each.is_dir() and not each.is_symlink():
-            shutil.rmtree(each)
-        else:
-            each.unlink(missing_ok=True)
+            remove_tree(each)
+        elif os.path.lexists(each):
+            disk.unlink(each)
 
 
 def _refuse_other(path: Path, previous: Status, fingerprint: str, may_resume: tuple[str, ...], asked: str) -> None:
