@@ -105,7 +105,7 @@ def take_step(work: Work, progress: Progress) -> None:
     loss = take_gradients(work, documents, units, progress)
     norm = float(clip_grad_norm_([weight for _, weight in trained], run.optimizer.max_grad_norm or float("inf")))
     scene = scene_of(work, position.step + 1)
-    check_finite(scene, loss, norm, remembered(work))
+    check_finite(scene, loss, norm, [*trained, *remembered(work)])
     warmup = warmup_steps(run.schedule, work.plan.steps)
     factor = lr_factor(work.schedule, position.step, work.plan.steps, warmup)
     set_lr(work.optimizers, factor)

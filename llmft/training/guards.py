@@ -38,12 +38,16 @@ class Scene:
         )
 
 
-def check_finite(scene: Scene, loss: float, grad_norm: float, state: Iterable[tuple[str, Tensor]]) -> None:
-    """Raise Diverged, before the update, if loss, gradient or what the optimizer remembers is not finite."""
-    if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-        raise scene.stop(f"loss {loss:g}, gradient norm {grad_norm:g}")
-    if name := first_not_finite(state):
-        raise scene.stop(f"the optimizer's {name} is not finite")
+def check_finite(scene: Scene, loss: float, grad_norm: float, tensors: Iterable[tuple[str, Tensor]]) -> None:
+    """Raise Diverged, before the update, if loss, gradient, weights or what the optimizer remembers are not finite.
+
+    The last two would have been changed from outside since the last update: by faulty memory, for one.
+    """
+    name = first_not_finite(tensors)
+    found = [] if math.isfinite(loss) and math.isfinite(grad_norm) else [f"loss {loss:g}, gradient norm {grad_norm:g}"]
+    found += [f"{name} is not finite"] if name else []
+    if found:
+        raise scene.stop(", and ".join(found))
 
 
 def check_updated(scene: Scene, tensors: Iterable[tuple[str, Tensor]]) -> None:

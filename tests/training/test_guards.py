@@ -36,8 +36,10 @@ def test_what_the_optimizer_remembers():
     state = [("a/exp_avg", torch.zeros(3)), ("b/exp_avg_sq", torch.tensor([0.0, math.inf]))]
     with pytest.raises(Diverged) as error:
         check_finite(SCENE, 1.0, 1.0, state)
-    expected = f"step 7: the optimizer's b/exp_avg_sq is not finite {SHOWN}; the weights were not updated, {KEPT} {ADVICE}"
+    expected = f"step 7: b/exp_avg_sq is not finite {SHOWN}; the weights were not updated, {KEPT} {ADVICE}"
     assert str(error.value) == expected
+    with pytest.raises(Diverged, match=r"^step 7: loss nan, gradient norm nan, and b/exp_avg_sq is not finite on the rows 0, "):
+        check_finite(SCENE, math.nan, math.nan, state)
 
 
 def test_after_the_update():
