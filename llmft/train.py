@@ -26,6 +26,7 @@ from llmft.hardware.determinism import changed_bits, num_threads
 from llmft.hardware.memory import explained, peak_bytes
 from llmft.models.export import export
 from llmft.models.head import class_of
+from llmft.models.locate import content_hash
 from llmft.reports.card import write_card
 from llmft.reports.console import logged, say, show_plan
 from llmft.reports.diagnosis import DataCounts
@@ -33,7 +34,7 @@ from llmft.reports.record import Record
 from llmft.reports.results import Objective, Results, TrainSummary
 from llmft.runs import durable
 from llmft.runs.directory import RunDirectory, claim
-from llmft.runs.provenance import environment, fingerprint, hash_folder, killed_for_memory
+from llmft.runs.provenance import environment, fingerprint, killed_for_memory
 from llmft.runs.recorded import recorded
 from llmft.tasks.bound import BoundTask, bind_task
 from llmft.tasks.open import choose_learner, locate_base, open_training, with_labels
@@ -47,8 +48,6 @@ from llmft.training.optimizer import parameter_groups
 from llmft.training.saver import Saver
 from llmft.training.schedule import Schedule
 
-MODEL_FILES = ("*.safetensors", "config.json", "token*", "vocab*", "merges*", "*.model", "*.spm", "*.jinja")
-
 
 def train(run: TrainRun, command: list[str]) -> float | None:
     """Fine-tune, score before and after, write everything down. Returns the best validation of training.metric.
@@ -61,7 +60,7 @@ def train(run: TrainRun, command: list[str]) -> float | None:
         raise DataError("task.data.train is not set and the task has no built-in rows; name a file, a folder or a hub id")
     read_baseline(run.gate, run.output_root, "test", splits["test"].content if "test" in splits else "")
     folder = locate_base(run.model, splits["train"], run.task, bound, run.seed, splits["train"].content)
-    choose_learner(folder, run.task)
+    choose_learner(folder, run.task, run.model.trust_remote_code)
     prints = fingerprints(run, splits, folder)
     label = f"{run.task.name}-{Path(run.model.name).name}"
     with (
@@ -74,7 +73,7 @@ def train(run: TrainRun, command: list[str]) -> float | None:
         began = time.monotonic()
         start_from = announce(directory, prints)
         run = replace(run, task=with_labels(run.task, splits["train"]))
-        write_settings(directory, run)
+        write_settings(directory, run, None if run.model.scratch else prints["model"])
         learner = open_training(run, bound, folder)  # 1 initialise from pretrained weights
         corpus = prepare_corpus(learner, splits)
         order = Order(len(corpus.train.rows), run.training.batch_size, run.seed)
@@ -112,7 +111,7 @@ def fingerprints(run: TrainRun, splits: Mapping[str, RowSource], folder: Path) -
     return {
         "config": fingerprint(settings=fingerprinted(run)),
         "data": fingerprint(rows={name: rows.content for name, rows in splits.items()}),
-        "model": fingerprint(files=hash_folder(folder, MODEL_FILES)),
+        "model": content_hash(folder),
     }
 
 
@@ -135,8 +134,12 @@ def announce(directory: RunDirectory, prints: dict[str, str]) -> Path | None:
     return found
 
 
-def write_settings(directory: RunDirectory, run: TrainRun) -> None:
-    """Record what was asked for and what it runs on; say so where the rest of the run is computed by something else."""
+def write_settings(directory: RunDirectory, run: TrainRun, sha256: str | None) -> None:
+    """Record what was asked for, from which files of the base model, and what it runs on.
+
+    Says so where the rest of the run is computed by something else.
+    """
+    run = replace(run, model=replace(run.model, sha256=sha256))
     durable.write_text(directory.path / "config.yaml", config_yaml(run))
     durable.write_text(directory.path / "rerun.yaml", rerun_yaml(run))
     path, now = directory.path / "environment.json", environment() | {"threads": num_threads(run.hardware)}

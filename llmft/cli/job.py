@@ -1,6 +1,7 @@
 """train, eval and predict: the command line checked and composed by Hydra, then the work, or a sweep of it."""
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,9 +22,11 @@ from llmft.cli import arguments
 from llmft.cli.arguments import Arguments
 from llmft.config import compose, explain, overrides, rules, sources
 from llmft.config.schema import EvalRun, TrainRun
+from llmft.config.yaml_files import TYPED_ALONE
 from llmft.errors import ConfigError
 from llmft.runs import signals
 
+TYPED = re.compile(rf"\+{{0,2}}{re.escape(TYPED_ALONE)}=")
 OURS = ("hydra.run.dir=.", "hydra.output_subdir=null", "hydra.job.chdir=false", "hydra.sweep.subdir=.",
         "hydra/job_logging=none", "hydra/hydra_logging=none")  # fmt: skip
 """Run directories and logging are ours, not Hydra's."""
@@ -178,6 +181,11 @@ def _work(request: Request, values: dict[str, Any], named: list[str]) -> float |
             values = _with_run(request, values, named)
         settings = compose.to_run(values, request.command)
         problems = rules.check(settings)
+        # by whatever way it came from a file: merged, resolved, or as a parameter of a sweep
+        if settings.model.trust_remote_code and not any(TYPED.match(word) for word in request.settings):
+            problems.append(
+                f"{TYPED_ALONE}=true: cannot come from a file, only from the command line. Type it there, or leave it out."
+            )
         if problems:
             raise ConfigError(*problems)
         # Imported here: mistakes must not wait for torch.

@@ -15,6 +15,8 @@ NOT_TRAINING = ("resume", "log_every", "keep", "async_save", "micro_tokens")
 
 # A repeated run gets a folder of its own, and whom to trust is not for a file in a run directory to say.
 NOT_REPEATED = ("output_dir", "plugins")
+NOT_WRITTEN = "trust_remote_code"
+"""The one setting that no file may hold: to run a stranger's code is typed anew each time."""
 
 
 def to_values(settings: Any) -> Any:
@@ -31,13 +33,16 @@ def to_values(settings: Any) -> Any:
 
 
 def config_yaml(run: TrainRun | EvalRun | PredictRun) -> str:
-    """Every resolved setting."""
-    return yaml.safe_dump(to_values(run), sort_keys=False, allow_unicode=True)
+    """Every resolved setting but model.trust_remote_code."""
+    values = to_values(run)
+    del values["model"][NOT_WRITTEN]
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
 def rerun_yaml(run: TrainRun) -> str:
     """A primary config with every setting of `run` but the folder it wrote to and the packages it trusted."""
     values = {key: value for key, value in to_values(run).items() if key not in NOT_REPEATED}
+    del values["model"][NOT_WRITTEN]
     head = "# Repeats this run in a new directory: llmft train --config-dir THIS_FOLDER --config-name rerun\n"
     return head + yaml.safe_dump(
         {"defaults": ["schema/train", "_self_"], **escape(values)}, sort_keys=False, allow_unicode=True
@@ -59,5 +64,7 @@ def fingerprinted(run: TrainRun) -> dict[str, Any]:
     """Return the settings that decide what a run computes; the number of threads changes no more than rounding."""
     values = {key: value for key, value in to_values(run).items() if key not in NOT_IN_FINGERPRINT}
     values["hardware"] = {key: value for key, value in values["hardware"].items() if key != "threads"}
+    # what the files are is in the fingerprint by itself
+    values["model"] = {key: value for key, value in values["model"].items() if key != "sha256"}
     values["training"] = {key: value for key, value in values["training"].items() if key not in NOT_TRAINING}
     return values

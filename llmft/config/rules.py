@@ -56,6 +56,13 @@ def check(run: TrainRun | EvalRun | PredictRun) -> list[str]:
     wrong += _generation(run.generation)
     if run.model.package is not None and run.model.package_file is None:
         wrong.append(f"model.package={run.model.package}: which file in it? Add model.package_file=NAME.gguf")
+    if run.model.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", run.model.sha256):
+        wrong.append(f"model.sha256={run.model.sha256}: expected 64 hex digits, as results.json of a run has them.")
+    if run.model.trust_remote_code and not re.fullmatch("[0-9a-f]{40}", run.model.revision or ""):
+        wrong.append(
+            f"model.trust_remote_code=true with model.revision={run.model.revision or 'null'}: code that can change is not to be trusted."
+            " Set model.revision to the full commit, 40 hex digits, whose code you have read."
+        )
     if run.model.package_file is not None and run.model.package is None:
         wrong.append(f"model.package_file={run.model.package_file}: in which package? Add model.package=NAME")
     wrong += _at_least(run.hardware, "hardware", threads=1)

@@ -210,6 +210,12 @@ class Model:
     """Sizes of a Transformer made from random weights, with a tokenizer trained on the training rows: d_model, layers, heads, ffn, dropout, vocab_size; empty: pretrained weights."""
     revision: str | None = None
     """Commit or tag on the hub; null: the newest."""
+    sha256: str | None = None
+    """Hash of the files that decide what the model is, as a run records it and rerun.yaml asks for it; with other files nothing starts. null: not checked."""
+    convert_pickle: bool = False
+    """Convert weights that are pickled (pytorch_model.bin) to safetensors, in a process that can run no code of theirs; false: refuse them."""
+    trust_remote_code: bool = False
+    """Run the Python that comes with a model of the hub. On the command line alone, in no file, and with `revision` set to a full commit, so that it is the code that was read."""
     dtype: Dtype = Dtype.auto
     """Number format of the weights in memory."""
     package: str | None = None

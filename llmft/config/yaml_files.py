@@ -19,14 +19,17 @@ MOST_DEPTH = 50
 RUN_FILES = "status.json", "sweep.json", "results.json", "environment.json", "config.json", "adapter_config.json"
 """What tells a run directory, or a model folder, from a folder of settings."""
 
+TYPED_ALONE = "model.trust_remote_code"
+"""The one setting that no file may hold."""
+
 _TOO_DEEP = f"nested in itself, or deeper than {MOST_DEPTH} levels. Settings are a few levels deep."
 
 
-def read(path: Path) -> yaml.Node | None:
+def read(path: Path) -> yaml.MappingNode | None:
     """The nodes of a YAML file, None if it is empty; nothing is made of them yet, so that every file is safe to look at.
 
-    Raises yaml.MarkedYAMLError if the file is not YAML, UnicodeDecodeError if it is not UTF-8, ConfigError if it cannot be
-    read, or would fill the memory: aliases of aliases double a few lines into billions of values.
+    Raises yaml.MarkedYAMLError if the file is not YAML, UnicodeDecodeError if it is not UTF-8, ConfigError if it holds no
+    settings, cannot be read, or would fill the memory: aliases of aliases double a few lines into billions of values.
     """
     try:
         if (size := path.stat().st_size) > MOST_BYTES:
@@ -41,7 +44,11 @@ def read(path: Path) -> yaml.Node | None:
         raise ConfigError(f"{path}: not valid YAML: {error.reason} ({error.character!a}). Take that character out.") from error
     except RecursionError as error:
         raise ConfigError(f"{path}: {_TOO_DEEP}") from error
-    if node is not None and (problem := _too_much(node)):
+    if node is None:
+        return None
+    if not isinstance(node, yaml.MappingNode):
+        raise ConfigError(f"{path}:1: found no settings, expected name: value pairs. See llmft train --cfg job for the form.")
+    if problem := _too_much(node):
         raise ConfigError(f"{path}:{node.start_mark.line + 1}: {problem}")
     return node
 
@@ -81,8 +88,6 @@ def check(path: Path, package: str, root: type, command: str) -> list[str]:
         return [f"{path}:1: {explain.NO_PACKAGE}"]
     if node is None:
         return []
-    if not isinstance(node, yaml.MappingNode):
-        return [f"{path}:1: found no settings, expected name: value pairs. See llmft {command} --cfg job for the form."]
     content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     assert isinstance(content, dict), content
     content.pop("defaults", None)
@@ -115,6 +120,10 @@ def _walk(node: yaml.MappingNode, content: dict[Any, Any], section: str, root: t
 
 
 def _check_leaf(key: str, value: Any, root: type, command: str) -> list[str]:
+    if key == TYPED_ALONE and value is not False:
+        return [
+            f"{key}={value}: cannot be set from a file, only on the command line: whoever starts the command trusts the code."
+        ]
     if key.split(".")[0] != "hydra":
         return explain.setting(key, value, root, command)
     return hydra_keys.check(key, "a YAML file") or [f"{key}: {text}" for text in hydra_keys.check_plain(value)]

@@ -1,25 +1,23 @@
 """LoRA adapters, in PEFT's configuration and file format."""
 
-import json
 import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model, load_peft_weights, set_peft_model_state_dict
 from peft.utils import ModulesToSaveWrapper
-from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from llmft.config.explain import suggest
 from llmft.config.schema import Adapter
 from llmft.errors import ConfigError, ModelError
 from llmft.models.family import Family
+from llmft.models.folder import check_files, read_header, read_settings
 from llmft.models.head import FRESH, Head, head_modules
-from llmft.models.load import Pretrained
+from llmft.models.load import Pretrained, refused
 
 TASK_TYPES = {
     Head.text: {Family.decoder: TaskType.CAUSAL_LM, Family.encoder_decoder: TaskType.SEQ_2_SEQ_LM},
@@ -27,6 +25,20 @@ TASK_TYPES = {
     Head.span: dict.fromkeys(Family, TaskType.QUESTION_ANS),
     Head.label: dict.fromkeys(Family, TaskType.SEQ_CLS),
 }
+
+WEIGHTS = "adapter_model.safetensors"
+OURS = ("r", "lora_alpha", "lora_dropout", "modules_to_save", "task_type", "ensure_weight_tying", "fan_in_fan_out", "bias")
+"""Settings of PEFT's that decide what an adapter computes, and that llmft writes."""
+SAID = (
+    "target_modules",
+    "exclude_modules",
+    "base_model_name_or_path",
+    "revision",
+    "inference_mode",
+    "peft_type",
+    "peft_version",
+)
+"""Others that it writes, which say nothing that the weights and the run do not say."""
 
 
 def add_adapter(pretrained: Pretrained, adapter: Adapter) -> None:
@@ -80,16 +92,51 @@ def layers_in_full(pretrained: Pretrained, adapter: Adapter) -> tuple[list[str],
 
 
 def load_adapter(pretrained: Pretrained, folder: Path, trainable: bool = False) -> None:
-    """Put the adapter saved in `folder` into a model. Raises ModelError if it does not fit."""
+    """Put the adapter saved in `folder` into a model. Raises ModelError if it does not fit, or is none that llmft trains.
+
+    Which model the folder says it belongs to plays no part: it goes into the one that is given, and nothing is fetched.
+    """
+    config = read_config(folder, trainable)
     try:
-        with without_warnings():
-            pretrained.adapter = PeftModel.from_pretrained(pretrained.model, folder, is_trainable=trainable)
+        with refused(f"{folder}: the adapter cannot be put into {pretrained.folder}"), without_warnings():
+            pretrained.adapter = PeftModel.from_pretrained(pretrained.model, folder, is_trainable=trainable, config=config)
             if train_in_float32(pretrained.model):  # what was read so far lost its digits on the way
                 set_peft_model_state_dict(pretrained.adapter, load_peft_weights(str(folder), device="cpu"))
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise ModelError(f"{folder}: the adapter cannot be put into {pretrained.folder}: {error}") from error
+    except MemoryError as error:
+        raise ModelError(f"{folder}: the adapter asks for more memory than there is") from error
     saved = set(pretrained.adapter.peft_config["default"].modules_to_save or ())
     pretrained.new = tuple(name for name in pretrained.new if name not in saved)
+
+
+def read_config(folder: Path, trainable: bool) -> LoraConfig:
+    """Return the configuration of the adapter in `folder`, with the layers that its weights are for. Raises ModelError.
+
+    Only what llmft writes is read: other settings of PEFT's import modules, fetch files, or copy layers without end. Layers
+    are named by the weights and not by a pattern, since a pattern can take for ever to match.
+    """
+    path = folder / "adapter_config.json"
+    if not path.is_file() or not (folder / WEIGHTS).is_file():
+        raise ModelError(
+            f"{folder}: no {path.name if not path.is_file() else WEIGHTS}; expected an adapter as llmft train writes it."
+        )
+    check_files(folder)
+    found = read_settings(path)
+    if found.get("peft_type") != "LORA":
+        raise ModelError(f"{path}: peft_type={found.get('peft_type')!r}; expected LORA, which is what llmft trains.")
+    usual = LoraConfig().to_dict()
+    for name, value in found.items():
+        if name not in (*OURS, *SAID) and name in usual and value not in (usual[name], None, False, [], {}):
+            raise ModelError(
+                f"{path}: {name}={value!r}, which llmft does not write. Set it to null, or train the adapter anew."
+            )
+    tensors = read_header(folder / WEIGHTS)
+    layers = {name.removeprefix("base_model.model.").rpartition(".lora_")[0] for name in tensors}
+    ranks = {shape[:1] for name, (_, shape) in tensors.items() if re.search(r"\.lora_(embedding_)?A(\.|$)", name)}
+    given = {name: found[name] for name in OURS if found.get(name) is not None}
+    if ranks and ranks != {(given.get("r"),)}:
+        raise ModelError(f"{path}: r={given.get('r')!r}, the weights are of rank {sorted(ranks)}. They do not belong together.")
+    with refused(str(path)):
+        return LoraConfig(**given, target_modules=sorted(layers - {""}), inference_mode=not trainable)
 
 
 def embedding_names(model: PreTrainedModel) -> set[str]:
@@ -129,9 +176,3 @@ def without_warnings() -> Iterator[None]:
         warnings.simplefilter("ignore", FutureWarning)  # it asks transformers for an attribute under its old name
         warnings.filterwarnings("ignore", "fan_in_fan_out")  # it sees by itself that GPT-2's weights are transposed
         yield
-
-
-def base_of(folder: Path) -> str:
-    """Return the name of the model that the adapter in `folder` belongs to."""
-    config: dict[str, Any] = json.loads((folder / "adapter_config.json").read_text())
-    return str(config["base_model_name_or_path"])

@@ -36,16 +36,14 @@ def export(
 
 
 def save_tokenizer(tokenizer: Any, folder: Path) -> None:
-    """Write the tokenizer as it is between two calls: a fast one keeps, and would save, the limits of its last text."""
+    """Write the tokenizer as it was loaded: a fast one keeps, and would save, the limits of its last text.
+
+    How llmft reads rows (task.control_tokens) is no property of it either.
+    """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
         backend.no_truncation()
         backend.no_padding()
-    tokenizer.save_pretrained(folder)
-
-
-def save_tokenizer(tokenizer: Any, folder: Path) -> None:
-    """Write the tokenizer as it was loaded: how llmft reads rows (task.control_tokens) is no property of it."""
     reading = tokenizer.split_special_tokens
     tokenizer.split_special_tokens = bool(tokenizer.init_kwargs.get("split_special_tokens"))
     try:

@@ -178,7 +178,7 @@ def read_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Return format and shape of each tensor in a safetensors file. Raises ModelError where it is damaged."""
 
     def refuse(what: object) -> ModelError:
-        return ModelError(f"{path}: the model cannot be loaded: {what}. Is the download complete?")
+        return ModelError(f"{path}: cannot be loaded: {what}. Is the download complete?")
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(found := dict(pairs)) != len(pairs):

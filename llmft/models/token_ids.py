@@ -37,7 +37,8 @@ def settle_padding(config: PretrainedConfig, folder: Path) -> None:
 
 def check_ids(tokenizer: Any, model: PreTrainedModel, folder: Path) -> None:
     """Hold the tokenizer's ids and those of both configurations against the embedding. Raises ModelError."""
-    rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[union-attr]
+    embedding: Any = model.get_input_embeddings()
+    rows = embedding.weight.shape[0]
     if len(tokenizer) > rows:
         raise ModelError(
             f"{folder}: the tokenizer has {len(tokenizer)} tokens, the embedding {rows} rows; they do not belong together"

@@ -10,7 +10,18 @@ import torch
 
 from llmft.config import names
 from llmft.config.bind import bind
-from llmft.config.schema import AdapterKind, Dtype, EvalRun, Formulation, LabelKind, Model, PredictRun, Task, TrainRun
+from llmft.config.schema import (
+    AdapterKind,
+    ControlTokens,
+    Dtype,
+    EvalRun,
+    Formulation,
+    LabelKind,
+    Model,
+    PredictRun,
+    Task,
+    TrainRun,
+)
 from llmft.data.row import Row
 from llmft.data.strict_json import shortened
 from llmft.errors import ConfigError
@@ -23,6 +34,7 @@ from llmft.models.family import Family
 from llmft.models.load import Pretrained, load_family, load_pretrained
 from llmft.models.locate import locate
 from llmft.models.scratch import make_scratch
+from llmft.runs import status
 from llmft.runs.provenance import hash_file
 from llmft.tasks.bound import BoundTask, bind_task
 from llmft.tasks.formulation import Learner
@@ -55,19 +67,20 @@ INSTEAD = {
 
 def open_training(run: TrainRun, bound: BoundTask, folder: Path) -> Learner:
     """Load the model in `folder` for training, with a fresh adapter if one is asked for."""
-    make = choose_learner(folder, run.task)
+    make = choose_learner(folder, run.task, run.model.trust_remote_code)
     prepare(run.hardware, run.seed)
     device = choose_device(run.hardware)
     precision = choose_precision(run.hardware, device)
     lora = run.adapter.name is AdapterKind.lora
     # what is trained stays float32; what is frozen needs no more digits than the arithmetic reads
     dtype = DTYPES.get(run.model.dtype, precision if lora else torch.float32)
-    pretrained = load_pretrained(folder, dtype, device, **head_of(make, run.task))
+    pretrained = load_pretrained(folder, dtype, device, **head_of(make, run.task), code=run.model.trust_remote_code)
     if lora:
         add_adapter(pretrained, run.adapter)
     if run.model.gradient_checkpointing:
         checkpoint_layers(pretrained.model)
     pretrained.model.train()
+    pretrained.tokenizer.split_special_tokens = run.task.control_tokens is ControlTokens.text
     return make(bound.formulation(run.task, bound, run.seed), pretrained, run.generation, precision)
 
 
@@ -78,9 +91,10 @@ def open_task(run: EvalRun | PredictRun, trained: Path | None) -> Learner:
     device = choose_device(run.hardware)
     precision = choose_precision(run.hardware, device)
     if trained is None:
-        folder = locate(run.model)
-        make = choose_learner(folder, run.task)
-        pretrained = load_pretrained(folder, DTYPES.get(run.model.dtype, torch.float32), device, **head_of(make, run.task))
+        folder, code = locate(run.model), run.model.trust_remote_code
+        make = choose_learner(folder, run.task, code)
+        dtype = DTYPES.get(run.model.dtype, torch.float32)
+        pretrained = load_pretrained(folder, dtype, device, **head_of(make, run.task), code=code)
         if pretrained.new:
             raise ConfigError(
                 f"model.name={run.model.name}: its {', '.join(pretrained.new)} would be random, and so the predictions. Train it "
@@ -89,6 +103,7 @@ def open_task(run: EvalRun | PredictRun, trained: Path | None) -> Learner:
     else:
         make, pretrained = load_trained(run, trained, precision, device)
     pretrained.model.eval()
+    pretrained.tokenizer.split_special_tokens = run.task.control_tokens is ControlTokens.text
     return make(bound.formulation(run.task, bound, run.seed), pretrained, run.generation, precision)
 
 
@@ -98,18 +113,16 @@ def load_trained(
     """Load the final model of a run directory, in the number formats it was trained in, and what learns with it."""
     folder = trained / "model"
     if not folder.is_dir():
-        raise ConfigError(
-            f"run={trained}: the run has no model yet; let it finish (llmft train goes on with it), or name another one"
-        )
+        raise ConfigError(f"run={trained}: the run has no model yet: {status.advice(trained)}")
     if not (folder / "adapter_config.json").is_file():
         make = choose_learner(folder, run.task)
         pretrained = load_pretrained(folder, DTYPES.get(run.model.dtype, torch.float32), device, **head_of(make, run.task))
         check_complete(pretrained, trained)
         return make, pretrained
     check_classes(run.task, trained)
-    base = locate(run.model)
-    make = choose_learner(base, run.task)
-    pretrained = load_pretrained(base, DTYPES.get(run.model.dtype, precision), device, **head_of(make, run.task))
+    base, code = locate(run.model), run.model.trust_remote_code
+    make = choose_learner(base, run.task, code)
+    pretrained = load_pretrained(base, DTYPES.get(run.model.dtype, precision), device, **head_of(make, run.task), code=code)
     load_adapter(pretrained, folder)
     check_complete(pretrained, trained)
     return make, pretrained
@@ -171,9 +184,9 @@ def head_of(learner: Any, task: Task) -> dict[str, Any]:
     return {"head": learner.head, "labels": tuple(task.labels), "problem": PROBLEMS[task.label_kind]}
 
 
-def choose_learner(folder: Path, task: Task) -> Any:
+def choose_learner(folder: Path, task: Task, code: bool = False) -> Any:
     """Return what trains this family of models on the task. Raises ConfigError, before any weights are loaded, if nothing does."""
-    family, formulation = load_family(folder), task.formulation.value
+    family, formulation = load_family(folder, code), task.formulation.value
     learners = names.LEARNERS[formulation]
     if family.value in learners:
         return bind(family.value, learners, [], "task.formulation")

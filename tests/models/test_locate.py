@@ -184,7 +184,8 @@ def test_the_hub_gives_safetensors_or_nothing(hub, tmp_path, tiny):
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     answers.append(tmp_path)
     assert refused(Model(name="owner/m")) == (
-        "model.name=owner/m: its repository holds no safetensors, and pickled weights are not loaded; convert it first"
+        "model.name=owner/m: its repository holds no safetensors, and pickled weights are not loaded, since they can run code. "
+        "To convert them in a process of their own: model.convert_pickle=true"
     )
 
 
