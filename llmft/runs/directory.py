@@ -119,7 +119,7 @@ def _take(path: Path, fingerprint: str, command: list[str], may_resume: tuple[st
     if path.exists() and not path.is_dir():
         raise ConfigError(f"{asked}: {path} is a file. Name a folder that is a run directory, empty or not there yet.")
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        durable.make_folder(path)
     except OSError as error:
         raise durable.unwritable(path, error.errno or errno.EIO) from error
     with durable.explained(path / status.FILE):
