@@ -1,6 +1,7 @@
 """Malformed and odd data files: each is read with the values that it has, or refused with file and line."""
 
 import cell_cases
+import crash_lab
 import json_cases
 import pytest
 import table_cases
@@ -46,3 +47,35 @@ def test_files_by_hand(tmp_path, monkeypatch, family):
         except BaseException as error:  # all of them at once: one fault often shows in several
             wrong.append(f"{case.name}: {type(error).__name__}: {str(error)[:300]}")
     assert not wrong, "\n".join(wrong)
+
+
+def spread(count: int, start: int) -> list[Case]:
+    """Cases from all over the list, some of each outcome."""
+    good = [case for case in CASES if case.rows]
+    bad = [case for case in CASES if not case.rows]
+    return [*bad[start :: len(bad) // count][: count - count // 5], *good[start :: 5 * len(good) // count][: count // 5]]
+
+
+@pytest.mark.parametrize(
+    "case",
+    [*spread(5, 0), *(pytest.param(each, marks=pytest.mark.torture) for each in spread(25, 1))],
+    ids=lambda case: case.name,
+)
+def test_the_whole_command(tmp_path, tiny, case):
+    """Exit 0 or 4, with the place, and never a traceback."""
+    case.write(tmp_path)
+    data = case.settings["train"]
+    files = (
+        [f"task.data.train.{column}={name}" for column, name in data.items()]
+        if isinstance(data, dict)
+        else [f"task.data.train=[{','.join(data)}]"]
+    )
+    if "columns" in case.data:
+        files.append(f"task.data.columns=[{','.join(case.data['columns'])}]")
+    words = f"task=summarization model.name={tiny / 'gpt2'} task.data.holdout=0 task.source={{a}} task.target={{b}}".split()
+    words += ["training.max_steps=1", "training.baseline=false", "hardware.threads=1", "output_dir=run"]
+    code, said = crash_lab.run(["train", *words, *files], tmp_path, {"LLMFT_CACHE": str(tmp_path / "cache")})
+    assert (code, "Traceback" in said) == (4 if case.rows is None else 0, False), said
+    if case.rows is None:
+        assert case.where in said
+        assert " ".join(case.said.split()) in " ".join(said.split())
