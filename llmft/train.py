@@ -16,6 +16,7 @@ from llmft.config.bind import bind_all
 from llmft.config.dump import config_yaml, fingerprinted, rerun_yaml, to_values
 from llmft.config.schema import TrainRun
 from llmft.data.audit import audit, sentences
+from llmft.data.control_tokens import ControlTokens
 from llmft.data.dataset import RowSource, open_splits
 from llmft.data.example import Example
 from llmft.data.order import Order
@@ -78,9 +79,9 @@ def train(run: TrainRun, command: list[str]) -> float | None:
         corpus = prepare_corpus(learner, splits)
         order = Order(len(corpus.train.rows), run.training.batch_size, run.seed)
         plan = make_plan(run, learner, corpus, order, planned_before(directory))
-        counts = write_plan(
-            directory, plan, splits, audit({name: learner.formulation.examples(rows) for name, rows in splits.items()})
-        )
+        examples = {name: learner.formulation.examples(rows) for name, rows in splits.items()}
+        found = audit(examples, ControlTokens(learner.pretrained.tokenizer).pattern)
+        counts = write_plan(directory, plan, splits, found)
         before = None
         if run.training.baseline and corpus.test_examples:
             path = directory.path / "predictions" / "test.before.jsonl"

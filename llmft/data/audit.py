@@ -1,6 +1,7 @@
 """What is wrong with the data as a whole: repeated, leaked and empty rows, counted and listed, none removed."""
 
 import hashlib
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -12,16 +13,17 @@ LISTED = 100
 """Rows listed per kind; the counts are always whole."""
 
 
-def audit(splits: Mapping[str, Iterable[Example]]) -> dict[str, Any]:
+def audit(splits: Mapping[str, Iterable[Example]], control: re.Pattern[str] | None = None) -> dict[str, Any]:
     """Read every split once and return the counts, as plain values for data.json.
 
-    rows, empty_sources, empty_targets: by split, the last of texts to be written. duplicates: training rows equal to one
+    rows, empty_sources, empty_targets: by split, the last of texts to be written. control_tokens: rows in which `control`, the
+    model's control tokens, is found, by split. duplicates: training rows equal to one
     before; same_source: those that share only the source. overlap: evaluation rows whose source stands in training, whole_overlap: whose target does, too;
     both by split. overlap_rows: the places of such pairs, [evaluation row, training row], at most LISTED of each split.
 
     Texts are compared by 64-bit hashes, without regard to case and white space: memory is a few bytes per row.
     """
-    rows, empty_sources, empty_targets = (dict.fromkeys(splits, 0) for _ in range(3))
+    rows, empty_sources, empty_targets, controlling = (dict.fromkeys(splits, 0) for _ in range(4))
     # The evaluation rows come first: training, the long one, can then be told from them as it passes by.
     held: dict[int, list[tuple[str, str]]] = defaultdict(list)
     whole_held: dict[int, list[str]] = defaultdict(list)
@@ -36,6 +38,9 @@ def audit(splits: Mapping[str, Iterable[Example]]) -> dict[str, Any]:
             source = source_text(example)
             target = example.targets[0] if example.targets else ""
             empty_sources[split] += not source.strip()
+            controlling[split] += control is not None and any(
+                map(control.search, (source, getattr(example, "context", None) or "", *example.targets))
+            )
             empty_targets[split] += isinstance(example, TextExample) and not target.strip()
             if not source.strip():
                 continue  # rows without a source would all be the same
@@ -59,6 +64,7 @@ def audit(splits: Mapping[str, Iterable[Example]]) -> dict[str, Any]:
         "rows": rows,
         "empty_sources": empty_sources,
         "empty_targets": empty_targets,
+        "control_tokens": controlling,
         "duplicates": duplicates,
         "same_source": same_source,
         "overlap": overlap,
@@ -73,6 +79,11 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
     said = [", ".join(f"{count:,} {split}" for split, count in rows.items()) + " rows."]
     for key, what in (("empty_sources", "an empty source"), ("empty_targets", "an empty target")):
         said += [f"{count:,} of {rows[split]:,} {split} rows have {what}." for split, count in found[key].items() if count]
+    said += [
+        f"{count:,} of {rows[split]:,} {split} rows hold control tokens of the model's; task.control_tokens says how they are read."
+        for split, count in found["control_tokens"].items()
+        if count
+    ]
     if found["duplicates"]:
         said.append(f"{found['duplicates']:,} of {rows['train']:,} training rows repeat one before them.")
     if found["same_source"]:

@@ -15,6 +15,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
+from llmft.config.shown import visible
 from llmft.reports.results import Difference, Finding, Metric
 from llmft.reports.units import (
     count_text,
@@ -94,9 +95,9 @@ class Count:
     def note(self, text: str) -> None:
         """Say one line without disturbing the bar."""
         if self.bars:
-            self.bars.console.print(Text(text), soft_wrap=True)
+            self.bars.console.print(Text(visible(text)), soft_wrap=True)
             if _log:
-                _logging(_log).print(Text(text), soft_wrap=True)
+                _logging(_log).print(Text(visible(text)), soft_wrap=True)
         else:
             _line(text)
 
@@ -203,7 +204,7 @@ def say(text: str) -> None:
 
 
 def _line(text: str) -> None:
-    _show(Text(text))
+    _show(Text(visible(text)))
 
 
 def _show(shown: Text | Table, logged: Text | None = None) -> None:

@@ -1,5 +1,7 @@
 """The audit: every kind of trouble counted by hand."""
 
+import re
+
 from llmft.data.audit import audit, sentences
 from llmft.data.example import DocumentExample, LabelExample, Message, SpanExample, TextExample
 
@@ -33,6 +35,7 @@ def test_counts():
         "rows": {"train": 7, "validation": 3, "test": 4},
         "empty_sources": {"train": 2, "validation": 1, "test": 0},
         "empty_targets": {"train": 1, "validation": 0, "test": 1},
+        "control_tokens": {"train": 0, "validation": 0, "test": 0},
         "duplicates": 1,
         "same_source": 1,
         "overlap": {"validation": 1, "test": 3},
@@ -79,3 +82,12 @@ def test_what_has_no_text_to_learn_lacks_none():
         LabelExample("3", "a cat", None, (), "t:3"),
     ]
     assert audit({"train": rows})["empty_targets"] == {"train": 0}
+
+
+def test_control_tokens_are_counted():
+    rows = [example("t:1", "a</s>b"), example("t:2", "a"), example("t:3", "b", "</s>")]
+    found = audit({"train": rows}, re.compile("</s>"))
+    assert found["control_tokens"] == {"train": 2}
+    assert "2 of 3 train rows hold control tokens of the model's; task.control_tokens says how they are read." in sentences(
+        found
+    )

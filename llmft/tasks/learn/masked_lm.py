@@ -68,9 +68,13 @@ class MaskedLM:
         # what the vocabulary does not know is part of the text: its bytes count, so it is predicted like any token
         self.special = np.array(sorted(set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}), np.int32)
 
-    def ids_of(self, text: str) -> np.ndarray:
-        """Return a text's token ids, without special tokens around it."""
-        return np.array(self.pretrained.tokenizer(text, add_special_tokens=False, verbose=False).input_ids, np.int32)
+    def ids_of(self, text: str, gaps: bool = False) -> np.ndarray:
+        """Return a text's token ids, without special tokens around it; `gaps`: a mask token in it is one."""
+        tokenizer = self.pretrained.tokenizer
+        split = tokenizer.split_special_tokens and not gaps
+        return np.array(
+            tokenizer(text, add_special_tokens=False, verbose=False, split_special_tokens=split).input_ids, np.int32
+        )
 
     def framed(self, ids: np.ndarray, example: DocumentExample) -> Encoded:
         """Return a window with the special tokens around it; the mask tells which of its tokens can be hidden."""
@@ -143,7 +147,7 @@ class MaskedLM:
     def predict(self, examples: Sequence[DocumentExample]) -> Iterator[tuple[int, DocumentPrediction]]:
         """Measure each text, and fill the gaps of those that ask for it: each mask token with what is most probable there."""
         for place, example in enumerate(examples):
-            ids = self.ids_of(example.source)
+            ids = self.ids_of(example.source, gaps=example.continued)
             nll, tokens = 0.0, 0
             for window in cut_windows(len(ids), self.window, self.formulation.task.overlap):
                 document = self.framed(ids[window.start : window.stop], example)
