@@ -147,7 +147,15 @@ def refuse_memory(step: int, micro_batch: int, times: int = 1) -> None:
     fit.take_step, fit.learn = counted_step, refusing
 
 
-def limit_memory(room: int) -> None:
-    """Let this process have at most `room` more bytes of address space (ulimit -v)."""
-    size = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmSize:"))
-    resource.setrlimit(resource.RLIMIT_AS, (int(size.split()[1]) * 1024 + room, resource.RLIM_INFINITY))
+def limit_memory(room: int, phase: str) -> None:
+    """Let this process have at most `room` more bytes of address space (ulimit -v) from a phase on: a function of llmft.train."""
+    from llmft import train
+
+    function = getattr(train, phase)
+
+    def limited(*arguments: Any) -> Any:
+        size = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmSize:"))
+        resource.setrlimit(resource.RLIMIT_AS, (int(size.split()[1]) * 1024 + room, resource.RLIM_INFINITY))
+        return function(*arguments)
+
+    setattr(train, phase, limited)
