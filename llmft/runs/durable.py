@@ -189,15 +189,16 @@ def unwritable(path: Path, number: int) -> LlmftError:
 def _filled(path: Path, facts: dict[str, Any] | None = None) -> Iterator[Draft]:
     """A temporary folder beside `path`, locked while in use, removed if it is still there at the end."""
     make_folder(path.parent)
-    temporary = beside(path, "tmp")
-    disk.mkdir(temporary)
-    lock = os.open(temporary, os.O_RDONLY)
+    temporary, lock = beside(path, "tmp"), None
     try:
+        disk.mkdir(temporary)  # inside, for a signal may come right after it
+        lock = os.open(temporary, os.O_RDONLY)
         with contextlib.suppress(OSError):  # no locks on folders here (NFS): the process id alone has to tell
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield Draft(temporary, facts or {})
     finally:
-        os.close(lock)
+        if lock is not None:
+            os.close(lock)
         with contextlib.suppress(OSError):  # what is left of it, the next run removes
             remove_tree(temporary)
 

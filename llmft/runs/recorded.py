@@ -31,6 +31,8 @@ def recorded(claim: Callable[[], RunDirectory]) -> Iterator[RunDirectory]:
 
 def _outcome(error: BaseException) -> tuple[str, int, str]:
     """State, exit code and sentence of a run that ends with `error`."""
+    if isinstance(error, GeneratorExit) and (number := signals.received()) is not None:
+        error = Stopped(number)  # raised in contextlib, on the way here
     if isinstance(error, Stopped):
         return "stopped", error.exit_code, str(error)
     if isinstance(error, GateNotMet):  # the run is done, its score is what fell short

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +58,21 @@ def read_as_written(folder: Path) -> Status | None:
             f"{path}: not a run's status ({type(error).__name__}: {error}). Expected version {SCHEMA_VERSION} of the file; "
             "move the folder away or name another output_dir."
         ) from error
+
+
+def advice(folder: Path) -> str:
+    """How the run in `folder` stands and what to do about it, for a sentence that says that something is not there yet."""
+    found = read(folder)
+    if found is None:
+        return "nothing says how it stands. Name another run."
+    if found.state == "running":
+        return f"it is running as process {found.pid} on {found.host}, saved at step {found.step}. Wait for it."
+    if found.state == "done":
+        return "it is finished, but somebody has taken it away. Name another run."
+    if found.state in ("stopped", "dead"):
+        what = "died" if found.state == "dead" else "was stopped"
+        return f"it {what}, saved at step {found.step}. Go on with it: {shlex.join(found.command)}"
+    return f"it {found.state} ({found.error}). Name another run, or start it anew."
 
 
 def write(folder: Path, status: Status) -> None:

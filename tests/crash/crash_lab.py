@@ -19,6 +19,7 @@ from typing import Any
 
 import crash_hooks
 import crash_phases
+import crash_races
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
@@ -132,6 +133,7 @@ def _command(words: list[str], folder: str, env: dict[str, str], log: str) -> No
 
     crash_hooks.install()
     crash_phases.install()
+    crash_races.install()
     code = main(words)
     sys.stdout.flush()
     sys.stderr.flush()
