@@ -162,3 +162,23 @@ def test_memory_refused_once(tiny: Path, tmp_path: Path) -> None:
 def test_memory_refused(number: int, tiny: Path, tmp_path: Path) -> None:
     print(f"seed {SEED} {number}")
     refused_at_random(random.Random(f"{SEED} {number}"), tiny, tmp_path / str(number))
+
+
+@pytest.mark.parametrize("kills", [0, 1])
+def test_a_run_that_the_kernel_killed_says_so_when_it_goes_on(kills: int, tiny: Path, tmp_path: Path) -> None:
+    crash_runs.write_rows(tmp_path / "data")
+    words = crash_runs.training("summarization", tiny / "llama", tmp_path / "data", "training.max_steps=6", "output_dir=run")
+    command = crash_lab.start(words, tmp_path, {"LAB_SIGNAL": "9@4+1"})
+    assert command.wait() == -9
+    path = tmp_path / "run" / "environment.json"
+    environment = json.loads(path.read_text())
+    counts = environment["oom_kills"]  # as if there had been fewer when it began
+    counts |= {name: counts[name] - kills for name in ("in_cgroup", "on_machine") if counts[name] is not None}
+    path.write_text(json.dumps(environment))
+    code, said = crash_lab.run(words, tmp_path)
+    assert code == 0, said
+    sentence = "it died before its end: the kernel has killed 1 for lack of memory "
+    assert (sentence in said) is bool(kills)
+    if kills:
+        (line,) = (line for line in said.splitlines() if sentence in line)
+        assert line.endswith(" since it began. If it was this run, set training.micro_tokens lower; it then goes on with that")

@@ -1,5 +1,6 @@
 """Memory limits and processor flags, read from /proc and /sys as they look on other machines."""
 
+import resource
 import subprocess
 import sys
 
@@ -118,3 +119,72 @@ def test_a_child_does_not_begin_with_our_peak():
     code = "from llmft.hardware import limits; print(limits.peak_resident_bytes())"
     assert int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout) < 100_000_000
     assert limits.resident_bytes() > len(block)
+
+
+def test_a_ulimit_leaves_what_it_leaves():
+    code = (
+        "import resource\nfrom llmft.hardware import limits\n"
+        "used = int(next(x for x in open('/proc/self/status') if x.startswith('VmSize:')).split()[1]) << 10\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + 50_000_000, -1))\nprint(limits.available_memory_bytes())"
+    )
+    assert 48_000_000 < int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout) <= 50_000_000
+
+
+def test_memory_is_refused_inside_the_block_alone():
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    with limits.refused_beyond(50 << 20):
+        bytearray(20 << 20)
+        with pytest.raises(MemoryError):
+            bytearray(100 << 20)
+    assert len(bytearray(100 << 20)) == 100 << 20
+    with pytest.raises(ZeroDivisionError), limits.refused_beyond(0):
+        1 / 0  # noqa: B018
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+def test_a_tighter_limit_of_the_users_stays():
+    code = (
+        "import resource\nfrom llmft.hardware import limits\nresource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 31))\n"
+        "with limits.refused_beyond(1 << 33):\n    print(*resource.getrlimit(resource.RLIMIT_DATA))\n"
+        "print(*resource.getrlimit(resource.RLIMIT_DATA))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said == f"{1 << 30} {1 << 31}\n" * 2
+
+
+VERSION_2 = {"proc/self/cgroup": "0::/job\n", "cgroup/job/memory.events": "low 0\noom 3\noom_kill 2\noom_group_kill 0\n"}
+VERSION_1 = {
+    "proc/self/cgroup": "4:memory:/job\n0::/\n",
+    "cgroup/memory/job/memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n",
+}
+BOOT = {"proc/sys/kernel/random/boot_id": "boot-1\n", "proc/vmstat": "nr_free_pages 1\noom_kill 7\n"}
+
+
+@pytest.mark.parametrize("files", [VERSION_2, VERSION_1], ids=["version 2", "version 1"])
+def test_the_kernel_counts_whom_it_kills(machine, files):
+    machine(BOOT | files)
+    before = limits.oom_kills()
+    assert before == {"boot": "boot-1", "cgroup": "/job", "in_cgroup": 2, "on_machine": 7}
+    assert limits.killed_since(before) is None
+    machine({"proc/vmstat": "oom_kill 8\n"})  # somebody else's
+    assert limits.killed_since(before) is None
+    machine({name: text.replace("oom_kill 2", "oom_kill 3") for name, text in files.items()})
+    assert limits.killed_since(before) == "the kernel has killed 1 for lack of memory in its cgroup /job since it began"
+    machine({"proc/sys/kernel/random/boot_id": "boot-2\n"})  # all counts began anew
+    assert limits.killed_since(before) is None
+
+
+def test_in_another_cgroup_the_machine_decides(machine):
+    machine(BOOT | VERSION_2)
+    before = limits.oom_kills()
+    machine({"proc/self/cgroup": "0::/next\n", "cgroup/next/memory.events": "oom_kill 9\n"})
+    assert limits.killed_since(before) is None
+    machine({"proc/vmstat": "oom_kill 9\n"})
+    assert limits.killed_since(before) == "the kernel has killed 2 for lack of memory on this machine since it began"
+
+
+def test_a_system_that_counts_no_kills(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "PROC", tmp_path)
+    nothing = {"boot": None, "cgroup": None, "in_cgroup": None, "on_machine": None}
+    assert limits.oom_kills() == nothing
+    assert limits.killed_since(nothing) is None

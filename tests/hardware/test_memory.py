@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from llmft.errors import LlmftError
+from llmft.errors import DoesNotFit, LlmftError
 from llmft.hardware import limits, memory
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -27,3 +27,32 @@ def test_gpu_counts_what_torch_keeps_for_reuse(monkeypatch):
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 30)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 60)
     assert (memory.available_bytes(CUDA), memory.current_bytes(CUDA), memory.peak_bytes(CUDA)) == (140, 30, 60)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("std::bad_alloc"),
+    ],
+)
+def test_refused_memory_is_explained(error):
+    assert memory.is_out_of_memory(error)
+    with pytest.raises(DoesNotFit, match=r"^out of memory: .+\. Set generation\.batch_size or training\.micro_tokens lower, "):
+        with memory.explained():
+            raise error
+
+
+def test_as_this_build_of_torch_says_it():
+    with pytest.raises(DoesNotFit), memory.explained():
+        torch.empty(1 << 60)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ValueError("out of memory")])
+def test_other_errors_stay_what_they_are(error):
+    assert not memory.is_out_of_memory(error)
+    with pytest.raises(type(error)), memory.explained():
+        raise error
