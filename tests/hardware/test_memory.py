@@ -41,9 +41,9 @@ def test_gpu_counts_what_torch_keeps_for_reuse(monkeypatch):
 )
 def test_refused_memory_is_explained(error):
     assert memory.is_out_of_memory(error)
-    with pytest.raises(DoesNotFit, match=r"^out of memory: .+\. Set generation\.batch_size or training\.micro_tokens lower, "):
-        with memory.explained():
-            raise error
+    expected = r"^out of memory: .+\. Set generation\.batch_size or training\.micro_tokens lower, "
+    with pytest.raises(DoesNotFit, match=expected), memory.explained():
+        raise error
 
 
 def test_as_this_build_of_torch_says_it():
