@@ -44,13 +44,17 @@ class ControlTokens:
         text = self.seen(text)
         if not self.pattern.search(text) or not self.ids.intersection(self.spelt(text)):
             return text
-        broken = self.pattern.sub(lambda word: f"{word[0][0]} {word[0][1:]}", text)
-        if self.ids.intersection(self.spelt(broken)):
+        return self.broken(text)
+
+    def broken(self, text: str) -> str:
+        """Return `text` with a space in each control token. Raises ModelError where it still holds one."""
+        found = self.pattern.sub(lambda word: f"{word[0][0]} {word[0][1:]}", self.seen(text))
+        if self.pattern.search(self.seen(found)) or self.ids.intersection(self.spelt(found)):
             raise ModelError(
-                f"the tokenizer cannot write {self.pattern.findall(text)[0]!r} as text, and a row holds it. Take it out of the data, "
+                f"the tokenizer cannot write {self.pattern.findall(text)[:1]} as text, and a row holds it. Take it out of the data, "
                 "or set task.control_tokens=token."
             )
-        return broken
+        return found
 
     def spelt(self, text: str) -> list[int]:
         """Return the ids of a text in which special tokens are text."""

@@ -46,21 +46,25 @@ class EncoderPrompt:
         # how texts of rows are read by default, here and wherever they are counted and cut
         tokenizer.split_special_tokens = task.control_tokens is Reading.text
         self.special = ControlTokens(tokenizer)
+        # as in Prompt: T5's <extra_id_0> in a setting is the token
+        self.written = bool(self.special.pattern.search(self.settings.encoder_prompt))
         if tokenizer.eos_token_id is None:
             raise ModelError("the tokenizer has no end token; set eos_token in its tokenizer_config.json")
 
     def prompt_ids(self, source: str, context: str | None = None) -> list[int]:
         """Return the encoder's token ids, with the special tokens that the tokenizer puts around a text."""
-        return list(self.tokenizer(self.plain(filled(self.settings.encoder_prompt, source, context))).input_ids)
+        split = self.tokenizer.split_special_tokens and not self.written
+        if self.written and self.tokenizer.split_special_tokens:
+            source, context = self.special.broken(source), None if context is None else self.special.broken(context)
+        text = filled(self.settings.encoder_prompt, source, context)
+        return list(self.tokenizer(self.special.plain(text) if split else text, split_special_tokens=split).input_ids)
 
     def target_ids(self, target: str) -> list[int]:
         """Return the decoder's token ids: a language's code where the model writes one, and the end token."""
-        ids = list(self.tokenizer(text_target=self.plain(target)).input_ids)
+        if self.tokenizer.split_special_tokens:
+            target = self.special.plain(target)
+        ids = list(self.tokenizer(text_target=target).input_ids)
         return ids if ids and self.tokenizer.eos_token_id in ids[-2:] else [*ids, self.tokenizer.eos_token_id]
-
-    def plain(self, text: str) -> str:
-        """Return a text in which control tokens are text, where they are to be."""
-        return self.special.plain(text) if self.tokenizer.split_special_tokens else text
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of an answer."""

@@ -64,13 +64,17 @@ class Prompt:
         tokenizer.split_special_tokens = task.control_tokens is Reading.text
         self.special = ControlTokens(tokenizer)
         self.turns = self.special
+        # the settings are the operator's: a control token in them is one, and those in rows get a space to tell them apart
+        self.written = bool(self.special.pattern.search(f"{task.prompt}\n{task.system or ''}"))
         self.end_ids = self.find_end()
 
     def messages(self, source: str | Sequence[Message], context: str | None = None) -> list[dict[str, str]]:
         """Return the conversation that asks for an answer to `source`."""
         if isinstance(source, str):
-            source = [Message("user", filled(self.settings.prompt, source, context))]
-        turns = [{"role": message.role, "content": message.content} for message in source]
+            texts = self.row_text(source), None if context is None else self.row_text(context)
+            turns = [{"role": "user", "content": filled(self.settings.prompt, *texts)}]
+        else:
+            turns = [{"role": message.role, "content": self.row_text(message.content)} for message in source]
         if self.settings.system is not None and turns[0]["role"] != "system":
             turns.insert(0, {"role": "system", "content": self.settings.system})
         return turns
@@ -91,7 +95,8 @@ class Prompt:
         """Return the prompt's token ids. A template writes its own special tokens; else the tokenizer's beginning is kept."""
         if self.settings.chat:
             return self.chat_ids(self.messages(source, context))
-        ids = list(self.tokenizer(self.plain(self.text(source, context))).input_ids)
+        text, split = self.text(source, context), self.tokenizer.split_special_tokens and not self.written
+        ids = list(self.tokenizer(self.special.plain(text) if split else text, split_special_tokens=split).input_ids)
         while ids and ids[-1] in (self.tokenizer.eos_token_id, self.tokenizer.sep_token_id):
             ids.pop()  # an end token after the prompt would tell the model that nothing follows
         return ids
@@ -103,7 +108,7 @@ class Prompt:
         """
         kinds = [self.special if message["role"] == "assistant" else self.turns for message in messages]
         seen = [kind.seen(message["content"]) for kind, message in zip(kinds, messages, strict=True)]
-        found = any(kind.pattern.search(text) for kind, text in zip(kinds, seen, strict=True))
+        found = not self.written and any(kind.pattern.search(text) for kind, text in zip(kinds, seen, strict=True))
         if not found or not self.tokenizer.split_special_tokens:
             return self.template_ids(self.render(messages, answer=True))
         marks = self.turns.marks_for([*seen, self.template])
@@ -113,13 +118,15 @@ class Prompt:
         ]
         return self.turns.ids_between(self.render(marked, answer=True), marks)
 
-    def plain(self, text: str) -> str:
-        """Return a text in which control tokens are text, where they are to be."""
-        return self.special.plain(text) if self.tokenizer.split_special_tokens else text
+    def row_text(self, text: str) -> str:
+        """Return a text of a row as it goes among settings that hold control tokens of their own."""
+        return self.special.broken(text) if self.written and self.tokenizer.split_special_tokens else text
 
     def target_ids(self, target: str) -> list[int]:
         """Return the answer's token ids, its end token included."""
-        return list(self.tokenizer(self.plain(target), add_special_tokens=False).input_ids) + self.end_ids[:1]
+        if self.tokenizer.split_special_tokens:
+            target = self.special.plain(target)
+        return list(self.tokenizer(target, add_special_tokens=False).input_ids) + self.end_ids[:1]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of an answer."""
