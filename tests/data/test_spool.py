@@ -4,7 +4,6 @@ import errno
 import json
 import multiprocessing
 import os
-import random
 from pathlib import Path
 
 import numpy as np
@@ -85,84 +84,10 @@ def test_rows_that_cannot_be_used_leave_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["k.lock"]
 
 
-def killed(folder, encode, failpoint=None):
-    """Fill the cache in a process of its own; return its exit code."""
-
-    def work():
-        if failpoint:
-            os.environ[rehearsal.FAILPOINT] = failpoint
-        try:
-            cached(folder, "k", EXAMPLES, encode)
-        except LlmftError:
-            os._exit(1)
-        os._exit(0)
-
-    process = CONTEXT.Process(target=work)
-    process.start()
-    process.join(30)
-    return process.exitcode
-
-
-def logged(log):
-    """Encode, and write down the number in a file that outlives the process."""
-
-    def run(number):
-        with log.open("a") as out:
-            out.write(f"{number}\n")
-        return encode(number)
-
-    return run
-
-
-@pytest.mark.parametrize("how", ["kill", "ENOSPC", "EIO", "short"])
-def test_failing_at_any_operation_on_the_disk(tmp_path, whole, how):
-    """Every operation of the spooling fails once, in turn; each time the next process goes on from the last mark."""
-    ended, number = [], 0
-    folder, log = tmp_path / "c", tmp_path / "log"
-    while True:
-        number += 7 if number else 1  # every seventh of about five hundred, from another one each round
-        log.unlink(missing_ok=True)
-        code = killed(folder, logged(log), f"*:{number}:{how}")
-        ended.append(code)
-        done = (folder / "k").exists()
-        assert killed(folder, logged(log)) == 0
-        assert content(folder / "k") == whole
-        encoded = [int(line) for line in log.read_text().split()]
-        assert sorted(set(encoded)) == [*EXAMPLES]
-        assert len(encoded) <= len(EXAMPLES) + 1  # an example and its mark
-        if code == 0 or done:
-            break
-        durable.remove(folder / "k")
-    assert len(ended) > 40
-    assert set(ended[:-1]) == {-9 if how == "kill" else 1}
-
-
 def test_a_full_disk_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv(rehearsal.FAILPOINT, "write:9+:ENOSPC:k.partial")
     with pytest.raises(LlmftError, match=r"k\.partial: cannot be written: No space left on device .*repeat the command"):
         cached(tmp_path, "k", EXAMPLES, encode)
-
-
-def test_killed_at_random(tmp_path, whole):
-    """Killed again and again while it encodes: what was marked is never done again."""
-    print("seed 5")
-    draw, log = random.Random(5), tmp_path / "log"
-    kills = 0
-    while True:
-        limit = draw.randrange(1, 8)
-
-        def encode_some(number, limit=limit, seen=[]):  # noqa: B006
-            seen.append(number)
-            if len(seen) > limit:
-                os.kill(os.getpid(), 9)
-            return logged(log)(number)
-
-        if killed(tmp_path / "c", encode_some) == 0:
-            break
-        kills += 1
-    assert kills >= 4
-    assert [int(line) for line in log.read_text().split()] == [*EXAMPLES]  # marked after each: none is encoded twice
-    assert content(tmp_path / "c" / "k") == whole
 
 
 def interrupted(folder):
