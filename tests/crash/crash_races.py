@@ -1,8 +1,8 @@
 """Sixteen processes that claim a run directory at the same moment.
 
-LAB_RACE=FOLDER:NUMBER: the command composes and reads once, then splits into so many processes where it claims its run
+LAB_RACE=FOLDER:NUMBER:REFUSED: the command composes and reads once, then splits into so many processes where it claims its run
 directory. Each goes on as the whole command would, its words in FOLDER/n.log; who has claimed waits, up to a limit, until
-all who were refused have ended. FOLDER/race.json holds pid -> exit code.
+REFUSED others have ended. FOLDER/race.json holds pid -> exit code.
 """
 
 import functools
@@ -24,11 +24,11 @@ def install() -> None:
         return
     import llmft.train
 
-    folder, _, number = wanted.rpartition(":")
-    llmft.train.claim = _split(llmft.train.claim, Path(folder), int(number))
+    folder, number, refused = wanted.rsplit(":", 2)
+    llmft.train.claim = _split(llmft.train.claim, Path(folder), int(number), int(refused))
 
 
-def _split(claim: Callable[..., Any], folder: Path, number: int) -> Callable[..., Any]:
+def _split(claim: Callable[..., Any], folder: Path, number: int, refused: int) -> Callable[..., Any]:
     @functools.wraps(claim)
     def racing(*args: Any, **options: Any) -> Any:
         start, starter = os.pipe()
@@ -47,7 +47,7 @@ def _split(claim: Callable[..., Any], folder: Path, number: int) -> Callable[...
                 return claimed
             children.append(pid)
         os.close(starter)
-        codes = _wait(children, number - 1, PATIENCE_S)
+        codes = _wait(children, refused, PATIENCE_S)
         os.close(ender)
         codes |= _wait([pid for pid in children if pid not in codes], number, PATIENCE_S)
         (folder / "race.json").write_text(json.dumps(codes))

@@ -26,11 +26,11 @@ def words(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [*found, "training.max_steps=2", "task.data.holdout=0"]
 
 
-def race(words: list[str], folder: Path, number: int = RACERS) -> dict[int, tuple[int, str]]:
-    """Let so many processes run the command; return exit code and output by pid."""
+def race(words: list[str], folder: Path, number: int, refused: int) -> dict[int, tuple[int, str]]:
+    """Let so many processes run the command, of which so many are to be refused; return exit code and output by pid."""
     logs = folder / "race"
     logs.mkdir()
-    env = {"LLMFT_CACHE": str(folder / "cache"), "LAB_RACE": f"{logs}:{number}"}
+    env = {"LLMFT_CACHE": str(folder / "cache"), "LAB_RACE": f"{logs}:{number}:{refused}"}
     code, said = crash_lab.run(words, folder, env)
     assert code == 0, said
     codes = {int(pid): code for pid, code in json.loads((logs / "race.json").read_text()).items()}
@@ -39,7 +39,7 @@ def race(words: list[str], folder: Path, number: int = RACERS) -> dict[int, tupl
 
 
 def one_has_it(words: list[str], folder: Path) -> None:
-    ended = race([*words, "output_dir=run"], folder)
+    ended = race([*words, "output_dir=run"], folder, RACERS, RACERS - 1)
     run = folder / "run"
     found = status.read(run)
     assert found is not None
@@ -63,7 +63,7 @@ def one_goes_on(words: list[str], folder: Path) -> None:
     command = crash_lab.start([*words, "output_root=outputs"], folder, {"LAB_SIGNAL": f"{signal.SIGTERM.value}@1+1"})
     assert command.wait() == 75, command.said()
     (stopped,) = (path for path in (folder / "outputs").iterdir() if not path.is_symlink())
-    ended = race([*words, "output_root=outputs"], folder, number=6)
+    ended = race([*words, "output_root=outputs"], folder, number=6, refused=0)
     assert [code for code, _ in ended.values()] == [0] * 6
     firsts = [said.splitlines()[0] for _, said in ended.values()]
     assert sum(line.startswith(f"resuming {stopped} from step ") for line in firsts) == 1, firsts

@@ -263,3 +263,63 @@ def test_stopped_in_every_phase(name: str, seed: int, undisturbed, tmp_path: Pat
 @pytest.mark.parametrize(("name", "seed"), [(name, seed) for name, seeds in FULL.items() for seed in seeds])
 def test_stopped_in_every_phase_at_full_size(name: str, seed: int, undisturbed, tmp_path: Path) -> None:
     stopped_again_and_again(name, seed, undisturbed, tmp_path)
+
+
+def while_it_imports(kind: signal.Signals, share: float, words: list[str], folder: Path, seconds: float) -> float:
+    """Send a signal to a real command line that still loads what it needs; return the seconds from start to handlers."""
+    command = crash_lab.start_real([*words, "output_dir=run"], folder, {"LLMFT_CACHE": str(folder / "cache")})
+    began = time.monotonic()
+    assert command.wait_until(lambda: hears(command.pid)), command.said()
+    deaf = time.monotonic() - began
+    time.sleep(share * seconds)
+    command.kill(kind)
+    assert command.wait() == (130 if kind == signal.SIGINT else 75), command.said()
+    assert f"stopped by {kind.name}" in command.said()
+    assert "Traceback" not in command.said()
+    if (folder / "run").exists():
+        found = status.read(folder / "run")
+        assert found is None or (found.state, found.error) == ("stopped", kind.name)
+    return deaf
+
+
+def hears(pid: int) -> bool:
+    """Whether the process has taken over the last of the signals that it listens to."""
+    try:
+        caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return bool(caught and int(caught[1], 16) >> (signal.SIGHUP - 1) & 1)
+
+
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT], ids=lambda kind: kind.name)
+def test_stopped_while_it_imports(kind: signal.Signals, undisturbed, tmp_path: Path) -> None:
+    words, _, _ = undisturbed("llama_accumulated")
+    while_it_imports(kind, {signal.SIGTERM: 0.3, signal.SIGINT: 0.6}[kind], words, tmp_path, 3.0)
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("kind", SIGNALS, ids=lambda kind: kind.name)
+def test_stopped_while_it_imports_at_full_size(kind: signal.Signals, undisturbed, tmp_path: Path) -> None:
+    words, _, _ = undisturbed("llama_accumulated")
+    draw = random.Random(f"import {kind.name}")
+    deaf = []
+    for place in range(3):
+        (tmp_path / str(place)).mkdir()
+        deaf.append(while_it_imports(kind, draw.random(), words, tmp_path / str(place), 3.0))
+    print(f"import: {kind.name} was heard {min(deaf):.3f} to {max(deaf):.3f} s after the start")
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT], ids=lambda kind: kind.name)
+def test_a_second_signal_ends_at_once_and_the_run_goes_on(second: signal.Signals, undisturbed, tmp_path: Path) -> None:
+    words, expected, _ = undisturbed("llama_accumulated")
+    chain = Chain(words, tmp_path, undisturbed("llama_accumulated")[2])
+    command, _ = chain.start()
+    command.wait_for(tmp_path / "run" / "checkpoints" / "step-000003")
+    command.kill(signal.SIGHUP)
+    command.kill(second)
+    assert command.wait() == 128 + second, command.said()
+    assert chain.status().state == "dead"  # nothing was written any more; the lock says that it is over
+    command, _ = chain.start()
+    assert command.wait() == 0, command.said()
+    check_files(tmp_path)
+    compare("train", expected, tmp_path)
