@@ -2,7 +2,6 @@
 
 import os
 import random
-import threading
 
 import numpy as np
 import pytest
@@ -17,7 +16,6 @@ from llmft.runs import durable, manifest
 from llmft.training import checkpoint, shelf
 from llmft.training.checkpoint import Position
 from llmft.training.optimizer import adamw, muon, parameter_groups
-from llmft.training.saver import Saver
 
 PRINTS = {"config": "c0", "data": "d0", "model": "m0"}
 
@@ -260,38 +258,3 @@ def test_the_manifest_says_which_checkpoint_it_is(tiny, tmp_path):
     save_steps(tiny, tmp_path, [7], {7: 3})
     _, facts = manifest.read(tmp_path / "step-000007")
     assert facts == {"format": 2, "step": 7, "best_step": 3, "fingerprints": PRINTS}
-
-
-@pytest.mark.parametrize("beside", [False, True])
-def test_the_saver_marks_and_rotates(tiny, tmp_path, beside):
-    pretrained = open_model(tiny, lora=True)
-    optimizers = adamw(parameter_groups(pretrained.trained, 0.0), 0.01, 0.0)
-    saver = Saver(tmp_path, PRINTS, keep=1, beside=beside)
-    saved = {}
-    for step in (1, 2, 3):
-        saved[step] = weights(pretrained)
-        assert saver.save(pretrained, optimizers, Position(step=step, best_step=min(step, 2))) == []
-        take_step(pretrained, optimizers)  # beside: while it is being written
-    assert saver.wait() == []
-    assert on_disk(tmp_path) == ["best", "step-000002", "step-000003"]
-    assert os.readlink(tmp_path / "best") == "step-000002"
-    for step in (2, 3):
-        found = load_file(tmp_path / f"step-00000{step}" / "weights.safetensors")
-        assert all(torch.equal(found[name], saved[step][name]) for name in saved[step])
-    assert all(each.name != "checkpoint" for each in threading.enumerate())
-
-
-@pytest.mark.parametrize("waits", ["save", "wait"])
-def test_what_goes_wrong_beside_the_training_is_raised_at_the_next_wait(tiny, tmp_path, monkeypatch, waits):
-    pretrained = open_model(tiny, lora=True)
-    optimizers = adamw(parameter_groups(pretrained.trained, 0.0), 0.01, 0.0)
-    saver = Saver(tmp_path, PRINTS, keep=1, beside=True)
-    saver.save(pretrained, optimizers, Position(step=1, best_step=1))
-    saver.wait()
-    monkeypatch.setenv("LLMFT_FAILPOINT", f"write:1:ENOSPC:{tmp_path}")
-    saver.save(pretrained, optimizers, Position(step=2, best_step=2))
-    with pytest.raises(LlmftError, match="step-000002: cannot be written: No space left on device"):
-        saver.wait() if waits == "wait" else saver.save(pretrained, optimizers, Position(step=3))
-    assert on_disk(tmp_path) == ["best", "step-000001"]
-    assert os.readlink(tmp_path / "best") == "step-000001"
-    assert saver.wait() == []
