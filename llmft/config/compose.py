@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
@@ -30,12 +32,15 @@ NOT_FROM_A_RUN = "plugins", "output_root", "output_dir", "gate"
 class UserFiles(FileConfigSource):
     """Hydra reads the user's YAML through this, so that no file does harm before `preview` has had its look at it."""
 
+    latest: Path | None = None
+    """The file read last."""
+
     @staticmethod
     def scheme() -> str:
         return "llmft-user"
 
     def load_config(self, config_path: str) -> ConfigResult:
-        path = Path(self.path) / self._normalize_file_name(config_path)
+        UserFiles.latest = path = Path(self.path) / self._normalize_file_name(config_path)
         if path.is_file():
             yaml_files.read(path)
         result = super().load_config(config_path)
@@ -70,17 +75,33 @@ def preview(command: str, config_name: str, words: list[str]) -> DictConfig:
     words: settings without sweeps. Raises ConfigError, or whatever Hydra raises.
     """
     folders = [sources.built_in(), *UserFolders.folders]
-    with initialize_config_dir(version_base="1.3", config_dir=str(folders[0])):
+    with initialize_config_dir(version_base="1.3", config_dir=str(folders[0])), _explained(config_name):
         parts = GlobalHydra.instance().config_loader().compute_defaults_list(config_name, words, RunMode.RUN).defaults
-        files = {sources.find(part.config_path, folders): part.package or "" for part in parts if part.config_path}
+        files = [(sources.find(part.config_path, folders), part.package or "") for part in parts if part.config_path]
         problems = []
-        for path, package in files.items():
+        for path, package in files:
             if path is not None:
                 problems += yaml_files.check(path, package, ROOTS[command], command)
                 problems += yaml_files.check_recorded(path) if yaml_files.is_recorded(path, folders[1:]) else []
         if problems:
             raise ConfigError(*problems)
         return compose(config_name, overrides=words, return_hydra_config=True)
+
+
+@contextmanager
+def _explained(config_name: str) -> Iterator[None]:
+    """Turn what Hydra raises by the way, over defaults lists and headers of no sense, into ConfigError."""
+    UserFiles.latest = None
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException, UnicodeDecodeError):
+        raise
+    except (AssertionError, AttributeError, KeyError, OSError, TypeError, ValueError, RecursionError) as error:
+        where = UserFiles.latest or f"{config_name}.yaml"
+        what = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, RecursionError):
+            what = "its defaults list, or one that it names, comes back to itself"
+        raise ConfigError(f"{where}: {what}. Correct the first comment line, or the defaults list.") from error
 
 
 def plain(cfg: DictConfig, command: str) -> dict[str, Any]:
@@ -103,7 +124,7 @@ def to_run(values: dict[str, Any], command: str) -> Run:
     Raises ConfigError with every unknown key, wrong value and missing setting.
     """
     root = ROOTS[command]
-    problems = [text for key, value in values.items() for text in explain.setting(key, value, root, command)]
+    problems = [text for key, value in values.items() for text in explain.setting(str(key), value, root, command)]
     if problems:
         raise ConfigError(*problems)
     try:

@@ -29,7 +29,9 @@ def check(words: list[str], root: type, command: str, multirun: bool, folders: l
             problems.append(f"{named}: {what}, which would be written into the run. Keep it in the environment alone.")
             continue
         if "=" not in word and not word.startswith("~"):
-            problems.append(f"{word}: not a setting. Settings are written key=value; flags begin with a dash.")
+            problems.append(
+                f"{word if word.isprintable() and word else repr(word)}: not a setting. Settings are written key=value; flags begin with a dash."
+            )
             continue
         try:
             override = OverridesParser.create().parse_override(word)

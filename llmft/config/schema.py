@@ -135,7 +135,7 @@ class Data:
     max_test: int | None = None
     """Use only the first rows of this split; null: all."""
     max_bad_rows: int = 0
-    """How many unreadable rows may be left out, each counted and listed in data.json; one more stops the run."""
+    """How many rows of a split that cannot be read or used may be left out, each counted and listed in data.json; one more stops the run."""
 
 
 @dataclass

@@ -28,7 +28,7 @@ def find_type(root: type, key: str) -> Any:
     in_pairs = False
     for part in key.split("."):
         kind = without_null(kind)
-        if is_dataclass(kind):
+        if isinstance(kind, type) and is_dataclass(kind):
             kind = _hints(kind).get(part)
         elif get_origin(kind) is dict:
             kind, in_pairs = get_args(kind)[1], True
@@ -72,7 +72,7 @@ def describe(kind: Any) -> str:
     plain = without_null(kind)
     if isinstance(plain, type) and issubclass(plain, Enum):
         text = "one of " + ", ".join(plain.__members__)
-    elif is_dataclass(plain):
+    elif isinstance(plain, type) and is_dataclass(plain):
         text = "the settings " + ", ".join(_hints(plain))
     elif get_origin(plain) is dict:
         text = f"name: value pairs, each value {describe(get_args(plain)[1])}"
@@ -86,11 +86,13 @@ def describe(kind: Any) -> str:
 def check_value(root: type, key: str, value: Any) -> str | None:
     """What is wrong with the value of an existing setting, as "found ..., expected ..."; None if it fits.
 
-    Values with ${...} pass: what they stand for is checked once they are resolved.
+    Values with ${...} pass: what they stand for is checked once they are resolved. A whole section is not a value.
     """
+    kind = find_type(root, key)
+    if isinstance(value, str) and is_section(root, key):
+        return f"found {show(value)}, expected {describe(kind)}"
     if isinstance(value, str) and "${" in value:
         return None
-    kind = find_type(root, key)
     if key in NAMES:
         names = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else [value]
         fits = value is None or (bool(names) and all(isinstance(name, str) and name for name in names))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
+from omegaconf._utils import get_yaml_loader
 
 from llmft.config import explain, hydra_keys, settings, sources
 from llmft.errors import ConfigError
@@ -41,7 +41,9 @@ def read(path: Path) -> yaml.MappingNode | None:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}. Correct the name or the permissions.") from error
     except yaml.reader.ReaderError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error.reason} ({error.character!a}). Take that character out.") from error
+        raise ConfigError(
+            f"{path}: not valid YAML: {error.reason} (U+{error.character:04X}). Take that character out."
+        ) from error
     except RecursionError as error:
         raise ConfigError(f"{path}: {_TOO_DEEP}") from error
     if node is None:
@@ -88,10 +90,10 @@ def check(path: Path, package: str, root: type, command: str) -> list[str]:
         return [f"{path}:1: {explain.NO_PACKAGE}"]
     if node is None:
         return []
-    content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    assert isinstance(content, dict), content
+    with path.open(encoding="utf-8") as file:
+        content = yaml.load(file, get_yaml_loader())  # as OmegaConf reads it, without a look at what stands in ${...}
     content.pop("defaults", None)
-    return [f"{path}:{line}: {problem}" for line, problem in _walk(node, content, package, root, command)]
+    return [f"{path}:{line}: {problem}" for line, problem in _walk(node, 1, content, package, root, command)]
 
 
 def check_hydra(path: Path, content: Any) -> list[str]:
@@ -103,20 +105,21 @@ def check_hydra(path: Path, content: Any) -> list[str]:
     ]
 
 
-def _walk(node: yaml.MappingNode, content: dict[Any, Any], section: str, root: type, command: str) -> Iterator[tuple[int, str]]:
-    """Line and sentence of each wrong key or value."""
-    for name_node, value_node in node.value:
-        name = str(name_node.value)
-        if name not in content:
-            continue  # the defaults list, or a merge key
-        value = content[name]
-        key = f"{section}.{name}" if section else name
+def _walk(
+    node: yaml.Node | None, line: int, content: dict[Any, Any], section: str, root: type, command: str
+) -> Iterator[tuple[int, str]]:
+    """Line and sentence of each wrong key or value. What a merge key (<<) brought has no node here, and the line above."""
+    pairs = node.value if isinstance(node, yaml.MappingNode) else []
+    nodes = {str(name.value): (name.start_mark.line + 1, inner) for name, inner in pairs}
+    for name, value in content.items():
+        at, inner = nodes.get(str(name), (line, None))
+        key = f"{section}.{name}" if section else str(name)
         in_hydra = key.split(".")[0] == "hydra"
         deeper = in_hydra or settings.is_section(root, key) or settings.find_type(root, f"{key}.x") is not None
-        if deeper and value and isinstance(value, dict) and isinstance(value_node, yaml.MappingNode):
-            yield from _walk(value_node, value, key, root, command)
+        if deeper and value and isinstance(value, dict):
+            yield from _walk(inner, at, value, key, root, command)
         else:
-            yield from ((name_node.start_mark.line + 1, text) for text in _check_leaf(key, value, root, command))
+            yield from ((at, text) for text in _check_leaf(key, value, root, command))
 
 
 def _check_leaf(key: str, value: Any, root: type, command: str) -> list[str]:

@@ -1,0 +1,79 @@
+"""The real command line in this process with the work taken out: it composes and checks, and notes what it would do."""
+
+import contextlib
+import io
+import os
+import re
+import sys
+import time
+import types
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from llmft.cli.main import main
+from llmft.config.shown import CONTROLS
+from llmft.runs import signals
+
+LIMIT_S = 5.0
+"""Processor time that no command line may take to be understood."""
+
+
+@dataclass
+class Said:
+    """How a command line ended; `runs`: what the work was called with."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+    runs: list[Any] = field(default_factory=list)
+
+    def refused(self) -> str:
+        """The message of a command line that was refused as it should be, at once and in sentences."""
+        assert self.code == 2, self
+        assert self.runs == []
+        self.check()
+        return self.err
+
+    def check(self) -> None:
+        """Accepted, or refused in sentences: nothing else."""
+        assert self.code in (0, 2), self
+        assert "Traceback" not in self.err, self.err
+        assert not CONTROLS.search(self.err), self.err
+        assert self.seconds < LIMIT_S, self
+        if self.code == 2:
+            assert re.match(r"error: .{8,}", self.err), self.err
+
+
+def command(words: Sequence[str], folder: Path) -> Said:
+    """Run `llmft WORDS` in `folder` up to the work."""
+    runs: list[Any] = []
+    out, err = io.StringIO(), io.StringIO()
+    before, began = Path.cwd(), time.process_time()
+    os.chdir(folder)
+    try:
+        with _without_work(runs), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = main(list(words))
+    finally:
+        os.chdir(before)
+    return Said(code, out.getvalue(), err.getvalue(), time.process_time() - began, runs)
+
+
+@contextlib.contextmanager
+def _without_work(runs: list[Any]) -> Iterator[None]:
+    names = {"llmft.train": "train", "llmft.evaluate": "evaluate", "llmft.predict": "predict"}
+    before = {module: sys.modules.get(module) for module in names}
+    for module, function in names.items():
+        sys.modules[module] = types.ModuleType(module)
+        setattr(sys.modules[module], function, lambda run, typed: runs.append(run))
+    try:
+        with mock.patch.object(signals, "install"):  # the test run keeps its own handlers
+            yield
+    finally:
+        for module, real in before.items():
+            del sys.modules[module]
+            if real:
+                sys.modules[module] = real
