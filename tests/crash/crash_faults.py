@@ -123,7 +123,7 @@ def inject(fault: Fault, report: str) -> None:
 def refuse_memory(step: int, micro_batch: int, times: int = 1) -> None:
     """Let this process's training run out of memory at a micro-batch (from 0) of `step` (from 1), as a GPU says it.
 
-    times: how often in a row, each time at the first micro-batch of the repeated step but for the first.
+    times: how often in a row, each time at that micro-batch of the repeated step, or a later one that is not a single document.
     """
     import torch
 
@@ -139,7 +139,7 @@ def refuse_memory(step: int, micro_batch: int, times: int = 1) -> None:
     def refusing(learner: Any, documents: Any, units: int) -> float:
         at, now["micro_batch"] = now["micro_batch"], now["micro_batch"] + 1
         loss = learn(learner, documents, units)  # gradients and chance have moved by then
-        if now["step"] == step and now["refused"] < times and at >= micro_batch:
+        if now["step"] == step and now["refused"] < times and at >= micro_batch and len(documents) > 1:
             now["refused"] += 1
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 79.15 GiB in total.")
         return loss

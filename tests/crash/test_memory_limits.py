@@ -118,9 +118,10 @@ def refused_at_random(chance: random.Random, tiny: Path, folder: Path) -> None:
     step, micro_batch, times = chance.randint(1, 4), chance.randint(0, 1), chance.randint(1, 2)
     crash_runs.write_rows(folder / "data")
     settings = ["adapter=none", "training.max_steps=6", "training.eval_every=3", "training.save_every=1", "training.keep=9"]
+    settings.append("training.batch_size=8")
     words = crash_runs.training("summarization", tiny / "gpt2", folder / "data", *settings)
     refuse = partial(crash_faults.refuse_memory, step, micro_batch, times)
-    code, said = crash_faults.run(refuse, [*words, "training.micro_tokens=90", "output_dir=refused"], folder)
+    code, said = crash_faults.run(refuse, [*words, "training.micro_tokens=180", "output_dir=refused"], folder)
     assert code == 0, said
     notes = [line for line in said.splitlines() if line.startswith(f"step {step}: out of memory; from here on ")]
     assert len(notes) == times, said
@@ -129,7 +130,7 @@ def refused_at_random(chance: random.Random, tiny: Path, folder: Path) -> None:
     assert state["position"]["micro_tokens"] == smaller
 
     # the same steps without a refusal: those before it with the large budget, those from it on with the small one
-    stop = [*words, "output_dir=made", f"training.micro_tokens={90 if step > 1 else smaller}"]
+    stop = [*words, "output_dir=made", f"training.micro_tokens={180 if step > 1 else smaller}"]
     env = {"LAB_SIGNAL": f"15@{step - 1}+1"}
     if step > 1:
         command = crash_lab.start(stop, folder, env)
@@ -143,10 +144,10 @@ def refused_at_random(chance: random.Random, tiny: Path, folder: Path) -> None:
     # stopped after the refusal, and gone on with: the budget comes from the checkpoint
     after = chance.randint(step, 5)
     command = crash_faults.start(
-        refuse, [*words, "training.micro_tokens=90", "output_dir=stopped"], folder, {"LAB_SIGNAL": f"15@{after}+1"}
+        refuse, [*words, "training.micro_tokens=180", "output_dir=stopped"], folder, {"LAB_SIGNAL": f"15@{after}+1"}
     )
     assert command.wait() == 75, command.said()
-    code, said = crash_lab.run([*words, "training.micro_tokens=90", "output_dir=stopped"], folder)
+    code, said = crash_lab.run([*words, "training.micro_tokens=180", "output_dir=stopped"], folder)
     assert code == 0, said
     found = steps_of(folder / "stopped")
     assert all(equal(expected[each], found[each]) for each in expected), f"stopped after {after}"
