@@ -97,11 +97,6 @@ def load_tokenizer(folder: Path, code: bool = False) -> PreTrainedTokenizerBase:
                 raise ModelError(
                     f"{folder}: the tokenizer ({', '.join(files)}) is read by the package sentencepiece: pip install 'llmft[marian]'"
                 ) from error
-            if "custom code" in str(error):
-                raise ModelError(
-                    f"{folder}: the tokenizer needs code that comes with the model (auto_map), which is not run. If you have read it "
-                    "and trust it: model.trust_remote_code=true on the command line, with a model of the hub and model.revision=COMMIT."
-                ) from error
             raise
     # without its files transformers makes some tokenizers (GPT-2, T5, BERT) up: a few special tokens, nothing else
     files = sorted({"tokenizer.json", *tokenizer.vocab_files_names.values()} - {"tokenizer_config.json"})
@@ -110,6 +105,8 @@ def load_tokenizer(folder: Path, code: bool = False) -> PreTrainedTokenizerBase:
             f"{folder}: there is no vocabulary; expected {' or '.join(files)}. Is the folder complete? save_pretrained writes "
             "the tokenizer's files too."
         )
+    if tokenizer.get_vocab().keys() <= tokenizer.added_tokens_encoder.keys():
+        raise ModelError(f"{folder}: the tokenizer's vocabulary is empty but for special tokens. Is the download complete?")
     return tokenizer
 
 
