@@ -123,6 +123,8 @@ def references_of(run: EvalRun, formulation: Formulation, rows: RowSource) -> li
 def examples_of(formulation: Formulation, rows: RowSource) -> list[Example]:
     """Return the examples to score. Raises DataError if there are none."""
     examples = list(formulation.examples(rows))
+    for sentence in rows.left_out():
+        say(sentence)
     if not examples:
         raise DataError(f"{rows.description}: no rows to score; name others with task.data.{rows.split}=FILE")
     return examples

@@ -9,6 +9,7 @@ import shlex
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +176,7 @@ def write_plan(directory: RunDirectory, plan: Plan, splits: Mapping[str, RowSour
     )
     durable.write_json(directory.path / "plan.json", {"schema_version": 1, **plan.to_json()})
     show_plan(plan.summary())
-    for sentence in sentences(found)[1:]:
+    for sentence in chain(*(rows.left_out() for rows in splits.values()), sentences(found)[1:]):
         say(sentence)
     return DataCounts(found["rows"], {"train": plan.cut_rows}, found["duplicates"], found["overlap"])
 

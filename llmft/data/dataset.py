@@ -62,6 +62,16 @@ class RowSource:
                 f"{'' if self._row is None else ', or let task.row keep some'}."
             )
 
+    def left_out(self) -> list[str]:
+        """Say which rows the last iteration left out; nothing if it left out none."""
+        if not self.bad_rows:
+            return []
+        first = self.bad_rows[0]
+        return [
+            f"{len(self.bad_rows):,} {self.split} rows are left out (task.data.max_bad_rows={self._max_bad_rows}), the first at "
+            f"{first.where}: {first.reason}"
+        ]
+
     @cached_property
     def files(self) -> list[dict[str, Any]]:
         """Path, bytes and sha256 of what is read, for data.json."""

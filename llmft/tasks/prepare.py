@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from llmft.config.dump import to_values
-from llmft.config.schema import Fast, TrainRun
+from llmft.config.schema import Fast, TrainRun, Truncation
 from llmft.data.dataset import RowSource
 from llmft.data.encode import Encoded, TokenCache, cache_key
 from llmft.data.example import Example
@@ -71,6 +71,8 @@ def prepare_corpus(learner: Learner, splits: Mapping[str, RowSource]) -> Corpus:
             f"{splits['train'].description}: {found}; nothing to train on. Look at task.max_target_tokens and the data."
         )
     validation = encode_split(learner, splits["validation"]) if "validation" in splits else None
+    if "test" in splits and learner.formulation.task.truncation is Truncation.error:
+        encode_split(learner, splits["test"])  # what is too long is an error now, not after the training
     return Corpus(
         train,
         validation if validation is not None and len(validation.rows) else None,

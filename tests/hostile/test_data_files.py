@@ -1,5 +1,7 @@
 """Malformed and odd data files: each is read with the values that it has, or refused with file and line."""
 
+import json
+
 import cell_cases
 import crash_lab
 import json_cases
@@ -79,3 +81,27 @@ def test_the_whole_command(tmp_path, tiny, case):
     if case.rows is None:
         assert case.where in said
         assert " ".join(case.said.split()) in " ".join(said.split())
+
+
+def test_rows_that_are_left_out_are_listed(tmp_path, tiny):
+    """One that cannot be read, one without its target, one of another kind: each in data.json with its line and what is wrong."""
+    good = [b'{"a": "x", "b": "y"}'] * 4
+    bad = [b'{"a": "x", "b": NaN}', b'{"a": "x"}', b'{"a": 3.0, "b": "y"}']
+    (tmp_path / "t.jsonl").write_bytes(b"\n".join([*good, *bad, *good]))
+    words = ["train", "task=summarization", f"model.name={tiny / 'gpt2'}", "task.data.train=t.jsonl", "task.data.holdout=0"]
+    words += ["task.source={a}", "task.target={b}", "training.max_steps=1", "training.baseline=false", "hardware.threads=1"]
+    for allowed, code in ((2, 4), (3, 0)):
+        folder = tmp_path / f"run{allowed}"
+        found, said = crash_lab.run([*words, f"output_dir={folder}", f"task.data.max_bad_rows={allowed}"], tmp_path)
+        assert found == code, said
+    assert "3 train rows are left out (task.data.max_bad_rows=3), the first at t.jsonl:5: NaN is not a JSON number" in " ".join(
+        said.split()
+    )
+    listed = json.loads((folder / "data.json").read_text())["sources"]["train"]["bad_rows"]
+    assert [row["where"] for row in listed] == ["t.jsonl:5", "t.jsonl:6", "t.jsonl:7"]
+    assert [row["reason"].partition(";")[0] for row in listed] == [
+        "NaN is not a JSON number",
+        "no column 'b'",
+        "column 'a' is a number (3.0), but text in t.jsonl:1",
+    ]
+    assert json.loads((folder / "plan.json").read_text())["train_rows"] == 8

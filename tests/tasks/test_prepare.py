@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from llmft.config.schema import Data, Fast, Task, Training, TrainRun
+from llmft.config.schema import Data, Fast, Task, Training, TrainRun, Truncation
 from llmft.data.dataset import open_splits
 from llmft.data.order import Order
 from llmft.errors import DataError
@@ -156,3 +156,12 @@ def test_nothing_is_left_of_a_trial(open_text, source, kind, fails):
     assert all(torch.equal(after[name], before[name]) for name in before)
     assert values == same_values
     assert all(weight.grad is None for weight in weights)
+
+
+def test_test_rows_that_are_too_long_are_an_error_before_the_training(open_text, source, make_source):
+    task = open_text(max_source_tokens=60, truncation=Truncation.error)
+    short = make_source([("a", "b")])
+    long = make_source([("a", "b"), ("dog " * 400, "dog")])
+    with pytest.raises(DataError, match=r"\.jsonl:2: the source has \d+ tokens, task\.max_source_tokens allows 60\."):
+        prepare_corpus(task, {"train": short, "test": long})
+    assert len(prepare_corpus(open_text(max_source_tokens=60), {"train": short, "test": long}).test_examples) == 2

@@ -58,6 +58,10 @@ def test_they_are_counted_and_listed_with_the_unreadable_ones(formulate, split):
         "not JSON at column 1: Expecting value",
         f"column 'a' is a number (1), but text in {path}:1",
     ]
+    assert rows.left_out() == [
+        f"3 train rows are left out (task.data.max_bad_rows=3), the first at {path}:2: no column 't'; the row has a. Fix task.target "
+        "or the data."
+    ]
     path, rows = split([{"a": "x"}, "broken", GOOD, {"t": "y"}], max_bad_rows=2)
     with pytest.raises(DataError) as caught:
         list(task.examples(rows))
