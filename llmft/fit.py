@@ -79,7 +79,7 @@ def fit(work: Work) -> None:
                 look_up(work, progress)
                 if work.position.ended:  # 7 repeat until convergence
                     if skipped := work.position.skipped:
-                        progress.note(f"{skipped} steps were skipped, their gradients being spikes (metrics.jsonl has them)")
+                        progress.note(f"steps skipped, their gradients being spikes: {skipped} (metrics.jsonl tells which)")
                     return
                 random = rng_state()
                 take_step(work, progress)

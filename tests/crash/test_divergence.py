@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import shutil
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ import crash_runs
 import pytest
 import torch
 from crash_faults import Fault
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 SEED = 20
 TRAININGS = {
@@ -114,3 +115,92 @@ def test_nine_faults(training: str, references: dict[str, Reference], tiny: Path
     known = reference(references, training, tiny, tmp_path)
     for number, fault in enumerate(faults(training, 9)):
         suffer(fault, known, tmp_path / str(number))
+
+
+def checked(path: Path) -> list[dict]:
+    """The training rows of a run's metrics.jsonl."""
+    return [row for row in crash_lab.rows(path / "metrics.jsonl") if row["kind"] == "train"]
+
+
+def test_an_update_that_overflows_is_in_no_checkpoint(tiny: Path, tmp_path: Path) -> None:
+    crash_runs.write_rows(tmp_path / "data")
+    settings = ["training.save_every=1", "training.eval_every=1", "optimizer.lr=1e39", "schedule.warmup=0", "adapter=none"]
+    words = crash_runs.training("summarization", tiny / "llama", tmp_path / "data", *settings, "output_dir=run")
+    code, said = crash_lab.run(words, tmp_path)
+    assert code == 5, said
+    assert "error: step 1: model.embed_tokens.weight is not finite after the update on the rows " in said
+    assert "; the updated weights were thrown away, " in said
+    assert crash_runs.saved_steps(tmp_path / "run") in ([], [0])
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "diverged"
+
+
+def test_what_the_optimizer_remembers_overflows(tiny: Path, tmp_path: Path) -> None:
+    """The square of a gradient of 1e25 is beyond float32: Adam would divide by infinity, and never move that weight again."""
+    crash_runs.write_rows(tmp_path / "data")
+    settings = ["training.save_every=1", "optimizer.max_grad_norm=null", "training.max_steps=6"]
+    words = crash_runs.training("summarization", tiny / "llama", tmp_path / "data", *settings, "output_dir=run")
+    fault = Fault("gradient", 1e25, 4, 0, 0.5)
+    code, said = crash_faults.run(partial(crash_faults.inject, fault, str(tmp_path / "fault")), words, tmp_path)
+    assert code == 5, said
+    assert "error: step 4: " in said
+    assert crash_runs.saved_steps(tmp_path / "run")[-1] == 3
+
+
+def test_a_base_model_that_is_not_finite_is_refused(tiny: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny / "llama", tmp_path / "model")
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][0, 0] = math.nan
+    save_file(weights, tmp_path / "model" / "model.safetensors", {"format": "pt"})
+    crash_runs.write_rows(tmp_path / "data")
+    code, said = crash_lab.run(crash_runs.training("summarization", tmp_path / "model", tmp_path / "data"), tmp_path)
+    assert code == 4, said
+    assert "model.layers.1.mlp.up_proj.weight holds numbers that are not finite" in said
+
+
+def test_a_spike_is_left_out_and_counted_and_a_stop_changes_nothing(tiny: Path, tmp_path: Path) -> None:
+    crash_runs.write_rows(tmp_path / "data")
+    settings = ["training.save_every=1", "training.keep=100", "training.skip_spikes=100", "training.eval_every=never"]
+    words = crash_runs.training("summarization", tiny / "gpt2", tmp_path / "data", *settings)
+    spike = partial(crash_faults.inject, Fault("gradient", 1e9, 20, 0, 0.5), str(tmp_path / "fault"))
+    code, said = crash_faults.run(spike, [*words, "output_dir=whole"], tmp_path)
+    assert code == 0, said
+    assert "steps skipped, their gradients being spikes: 1 (metrics.jsonl tells which)" in said
+    assert [row["step"] for row in checked(tmp_path / "whole") if row["skipped"]] == [20]
+    assert json.loads((tmp_path / "whole" / "results.json").read_text())["train"]["skipped_steps"] == 1
+    before, after, later = (
+        (tmp_path / f"whole/checkpoints/step-{step:06d}/weights.safetensors").read_bytes() for step in (19, 20, 21)
+    )
+    assert before == after != later
+
+    command = crash_faults.start(spike, [*words, "output_dir=cut"], tmp_path, {"LAB_SIGNAL": "15@20+1"})
+    assert command.wait() == 75, command.said()
+    code, said = crash_lab.run([*words, "output_dir=cut"], tmp_path)
+    assert code == 0, said
+    assert " from step 22\n" in said  # the signal came in the step after 20 updates, and one without
+    for step in range(1, 25):
+        for name in ("weights.safetensors", "optimizer.safetensors"):
+            path = f"checkpoints/step-{step:06d}/{name}"
+            assert (tmp_path / "whole" / path).read_bytes() == (tmp_path / "cut" / path).read_bytes(), path
+
+
+def test_a_spike_that_is_not_finite_is_never_skipped(tiny: Path, tmp_path: Path) -> None:
+    crash_runs.write_rows(tmp_path / "data")
+    settings = ["training.save_every=1", "training.skip_spikes=100", "training.eval_every=never"]
+    words = crash_runs.training("summarization", tiny / "gpt2", tmp_path / "data", *settings, "output_dir=run")
+    spike = partial(crash_faults.inject, Fault("gradient", math.inf, 20, 0, 0.5), str(tmp_path / "fault"))
+    code, said = crash_faults.run(spike, words, tmp_path)
+    assert code == 5, said
+    assert crash_runs.saved_steps(tmp_path / "run")[-1] == 19
+
+
+def test_a_validation_that_is_not_finite_is_said_and_never_the_best(tiny: Path, tmp_path: Path) -> None:
+    crash_runs.write_rows(tmp_path / "data")
+    settings = ["training.max_steps=6", "training.eval_every=2", "training.save_every=2", "output_dir=run"]
+    words = crash_runs.training("summarization", tiny / "llama", tmp_path / "data", *settings)
+    code, said = crash_faults.run(partial(crash_faults.spoil_validation, 4), words, tmp_path)
+    assert code == 0, said
+    assert "step 4: the validation loss is not finite; these weights cannot be the best ones" in said
+    rows = {row["step"]: row["loss"] for row in crash_lab.rows(tmp_path / "run/metrics.jsonl") if row["kind"] == "validation"}
+    assert rows[4] is None
+    assert None not in (rows[2], rows[6])
+    assert (tmp_path / "run/checkpoints/best").resolve().name in ("step-000002", "step-000006")
