@@ -75,6 +75,12 @@ class TablePiece:
     format: str = "rows"
 
     def scan(self) -> Iterator[Row | BadRow]:
+        import pyarrow  # here: heavy, and only needed for such sets
+
+        try:
+            self.table.data.validate(full=True)  # damaged lengths would read beyond the file, and end the process
+        except pyarrow.ArrowException as err:
+            raise DataError(f"{self.name}: damaged: {first_line(err)}. Write or fetch the data set again.") from err
         for number, fields in enumerate(self.table.with_format(None), start=1):
             where = f"{self.name}:row {number}"
             problem = problem_in(fields)

@@ -163,6 +163,20 @@ def test_damaged_saved_set(folder):
         opened(train=[name])
 
 
+def test_a_saved_set_with_a_flipped_bit(folder):
+    """Lengths that point beyond the file, and bytes that are no text: what pyarrow would read without a look."""
+    name = saved(folder / "one", train={"a": ["x" * 9, "y" * 9]})
+    path = Path(name, "data-00000-of-00001.arrow")
+    good = path.read_bytes()
+    lengths = good.index(b"\0\0\0\0\x09\0\0\0\x12\0\0\0")
+    for place, bit in ((lengths + 7, 0x40), (lengths + 11, 0x80), (good.index(b"x" * 9) + 8, 0x80)):
+        path.write_bytes(good[:place] + bytes([good[place] ^ bit]) + good[place + 1 :])
+        with pytest.raises(DataError, match=r"one: damaged: .*Write or fetch the data set again\.$"):
+            values(opened(train=[name], holdout=0.0)["train"])
+    path.write_bytes(good)
+    assert values(opened(train=[name], holdout=0.0)["train"]) == ["x" * 9, "y" * 9]
+
+
 def test_hub_set(folder, monkeypatch):
     asked = []
 
