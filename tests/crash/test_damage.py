@@ -155,7 +155,11 @@ def runs(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str
     folder = tmp_path_factory.mktemp("runs")
     crash_runs.write_rows(folder)
     words = crash_runs.training("summarization", tiny / "llama", folder, "adapter=lora", "adapter.r=2", "training.keep=9")
-    changed = {"training.max_steps=24": "training.max_steps=8", "training.save_every=3": "training.save_every=2"}
+    changed = {
+        "training.max_steps=24": "training.max_steps=8",
+        "training.save_every=3": "training.save_every=2",
+        "training.eval_every=6": "training.eval_every=4",  # 4 is the best of those that the kill leaves
+    }
     words = [changed.get(word, word) for word in words]
     code, said = crash_lab.run([*words, f"output_dir={folder}/unharmed"], folder)
     assert code == 0, said
@@ -169,6 +173,7 @@ def runs(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str
     [
         (empty, [6], 4, "no manifest.json"),
         (leave_the_manifest, [6], 4, "optimizer.safetensors: missing"),
+        (flip_a_weight, [4], 2, "weights.safetensors: SHA-256 differs from manifest.json"),
         (flip_a_weight, [0, 2, 4, 6], 0, "weights.safetensors: SHA-256 differs from manifest.json"),
     ],
 )
@@ -190,10 +195,15 @@ def test_the_command_says_it_and_goes_on_to_the_same_bytes(
     first, *rest = said.splitlines()
     assert first == f"resuming {run} from step {goes_on_from}{'' if goes_on_from else ': it has no whole checkpoint'}"
     told = [line for line in rest if "set aside" in line]
-    assert len(told) == len(steps)
-    for line, step in zip(told, sorted(steps, reverse=True), strict=True):
-        assert line.startswith(f"checkpoint step-{step:06d} is damaged (")
-        assert line.endswith(f"{why}) and was set aside")
+    gone = [step for step in (6, 4, 2, 0) if step > goes_on_from or goes_on_from == 0]
+    assert len(told) == len(gone)
+    for line, step in zip(told, gone, strict=True):
+        if step in steps:
+            assert line.startswith(f"checkpoint step-{step:06d} is damaged (")
+            assert line.endswith(f"{why}) and was set aside")
+        else:
+            best = "the best one so far, step-000004, is damaged or gone"
+            assert line == f"checkpoint step-{step:06d} was set aside: {best}"
         assert line in (run / "train.log").read_text()
         shutil.rmtree(run / f"checkpoints/step-{step:06d}.damaged-1")  # neither used nor lost
     crash_runs.assert_same_ending(unharmed, run)
