@@ -113,6 +113,8 @@ def _training(run: TrainRun) -> list[str]:
     wrong = _at_least(training, "training", max_steps=1, batch_size=1, micro_tokens=1, keep=1, patience=1, log_every=1)
     if training.epochs <= 0:
         wrong.append(f"training.epochs={training.epochs:g}: expected above 0.")
+    if training.skip_spikes is not None and training.skip_spikes <= 1:
+        wrong.append(f"training.skip_spikes={training.skip_spikes:g}: expected above 1, or null to skip no step.")
     if optimizer.lr <= 0:
         wrong.append(f"optimizer.lr={optimizer.lr:g}: expected above 0.")
     if optimizer.weight_decay < 0:

@@ -30,7 +30,7 @@ BROKEN = [
     ("training.batch_size", 0), ("training.max_steps", 0), ("training.micro_tokens", 0), ("training.keep", 0),
     ("training.patience", 0), ("training.log_every", 0), ("training.epochs", 0.0), ("optimizer.lr", 0.0), ("optimizer.lr", -1.0),
     ("optimizer.lr", float("nan")), ("optimizer.lr", float("inf")), ("optimizer.weight_decay", -0.1),
-    ("optimizer.max_grad_norm", 0.0), ("schedule.warmup", -1.0), ("training.eval_every", "often"), ("training.eval_every", "0"),
+    ("optimizer.max_grad_norm", 0.0), ("training.skip_spikes", 1.0), ("schedule.warmup", -1.0), ("training.eval_every", "often"), ("training.eval_every", "0"),
     ("training.save_every", "2 hours"), ("training.metric", "rogueL"), ("task.data.holdout", 0.5), ("task.data.holdout", -0.1),
     ("task.data.max_train", 0), ("task.data.max_bad_rows", -1), ("task.max_source_tokens", 0), ("task.max_answer_tokens", 0), ("task.metrics", {"rouge": 3}),
     ("generation.max_new_tokens", 0), ("generation.num_beams", 0), ("generation.top_p", 0.0), ("generation.top_p", 1.1),
