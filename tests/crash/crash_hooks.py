@@ -24,6 +24,7 @@ def install() -> None:
     counts = os.open(path or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     number, moment = wanted.split("@") if wanted else ("0", "-1+0")
     backward, updates, passes = torch.Tensor.backward, 0, 0
+    counted: list[Optimizer] = []  # Muon comes with an AdamW for the other weights; one of them is enough
 
     def signalling(self: torch.Tensor, *args: Any, **options: Any) -> None:
         nonlocal passes
@@ -35,7 +36,9 @@ def install() -> None:
 
     def count(optimizer: Optimizer, *_: Any) -> None:
         nonlocal updates, passes
-        if sum(weight.numel() for group in optimizer.param_groups for weight in group["params"]) > TRIAL_NUMBERS:
+        numbers = sum(weight.numel() for group in optimizer.param_groups for weight in group["params"])
+        if numbers > TRIAL_NUMBERS and optimizer in (counted or [optimizer]):
+            counted[:] = [optimizer]
             updates, passes = updates + 1, 0
             os.write(counts, b".")
 
