@@ -247,10 +247,11 @@ def test_a_place_where_no_folder_can_be_made(tmp_path):
 
 def test_leftovers_go_when_a_run_goes_on(tmp_path):
     first = died(tmp_path)
-    left = first.path / "checkpoints" / ".step-9.tmp-00000000-999999999"
-    left.mkdir(parents=True)
-    claim(tmp_path)
-    assert not left.exists()
+    left = [first.path / name for name in ("checkpoints/.step-9.tmp-00000000-999999999", ".model.tmp-00000000-999999999")]
+    for each in left:
+        each.mkdir(parents=True)
+    assert claim(tmp_path).path == first.path
+    assert not any(each.exists() for each in left)
 
 
 def test_finish_gives_the_lock_back_when_it_cannot_write(tmp_path, monkeypatch):

@@ -52,6 +52,15 @@ def test_predictions_go_on_where_a_call_was_stopped(task, examples, tmp_path, mo
     assert (tmp_path / "p.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
+def test_what_a_kill_left_beside_whole_predictions_is_removed(task, examples, tmp_path):
+    path, partial = tmp_path / "test.jsonl", tmp_path / ".test.jsonl.partial"
+    first = score_examples(task, examples[:3], path, "t")
+    assert not partial.exists()
+    partial.write_bytes(path.read_bytes())  # killed before it was removed
+    assert score_examples(task, examples[:3], path, "t").rows == first.rows
+    assert not partial.exists()
+
+
 def test_predictions_of_other_inputs_are_not_taken_over(task, examples, tmp_path):
     predict_examples(task, examples[:2], tmp_path / "p.jsonl", 2, "t")
     with pytest.raises(AssertionError, match="predictions of other inputs"):
