@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -14,11 +15,13 @@ from typing import Any
 
 from llmft.config.dump import to_values
 from llmft.config.schema import PredictRun, TextBy
+from llmft.config.shown import visible
 from llmft.data.example import Example, Prediction
 from llmft.data.row import BadRow, Row
 from llmft.data.row_function import apply_row, source_of
 from llmft.data.source import kind_of, layout_of, read, scan_stream
 from llmft.errors import ConfigError, DataError
+from llmft.reports.console import say
 from llmft.runs import durable, signals
 from llmft.runs.directory import resolve
 from llmft.runs.provenance import fingerprint, hash_file
@@ -27,6 +30,9 @@ from llmft.tasks.formulation import Formulation, Learner
 from llmft.tasks.open import open_task, weights_mark
 
 ENDINGS = (".jsonl", ".csv", ".txt")
+FORMULA = re.compile(r"[\t\r\n]|\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")
+"""How a formula begins, also in full-width characters (OWASP, CSV injection)."""
+NUMBER = re.compile(r"[+-]?(\d+([.,]\d+)*|[.,]\d+)([eE][+-]?\d+)? ?%?")
 
 
 def predict(run: PredictRun, command: list[str]) -> None:
@@ -62,7 +68,8 @@ def predict(run: PredictRun, command: list[str]) -> None:
     if output is None:
         for prediction in stream(learner, examples):
             row = as_row(formulation, prediction)
-            print(json.dumps(row, ensure_ascii=False) if kind == ".jsonl" else one_line(row["prediction"]), flush=True)
+            line = json.dumps(row, ensure_ascii=False) if kind == ".jsonl" else one_line(row["prediction"])
+            print(visible(line) if sys.stdout.isatty() else line, flush=True)  # a model may have learnt to command terminals
         return
     partial = partial_of(run, folder, source, output, learner)
     if source is None:
@@ -72,7 +79,11 @@ def predict(run: PredictRun, command: list[str]) -> None:
     signals.close()  # a command that was stopped here could not be repeated: its output would be there
     durable.write_text(output, text)
     partial.unlink()
-    print(f"{len(found)} predictions: {output}", file=sys.stderr)
+    say(f"{len(found)} predictions: {output}")
+    if output.suffix == ".csv" and (num := sum(computes(value) for row in found for value in row.values())):
+        say(
+            f"{num} cells that a spreadsheet would take for a formula begin with ' there; output=NAME.jsonl has them as they are"
+        )
 
 
 def output_name(run: PredictRun, folder: Path | None) -> str:
@@ -144,8 +155,15 @@ def as_row(formulation: Formulation, prediction: Prediction) -> dict[str, Any]:
 
 
 def cell(value: Any) -> Any:
-    """Return what a CSV cell can hold: lists and objects as JSON."""
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
+    """Return what a CSV cell can hold: lists and objects as JSON, a text that a spreadsheet would compute behind a '."""
+    if isinstance(value, list | dict):
+        return json.dumps(value, ensure_ascii=False)
+    return f"'{value}" if computes(value) else value
+
+
+def computes(value: Any) -> bool:
+    """Whether a spreadsheet would take a text for a formula, which may call programs and send what other cells hold."""
+    return isinstance(value, str) and bool(FORMULA.match(value)) and not NUMBER.fullmatch(value)
 
 
 def one_line(value: Any) -> str:

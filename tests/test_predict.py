@@ -165,3 +165,29 @@ def test_what_was_begun_with_other_settings_is_not_taken_over(predict: list[str]
     for output in ("out.jsonl", "again.jsonl"):  # the same prompt around another column
         assert main([*predict, "task.source={id}", "input=in.jsonl", f"output={output}"]) == 0
     assert Path("out.jsonl").read_text() == Path("again.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("=1+1", "'=1+1"),
+        ("+cmd|' /C calc'!A0", "'+cmd|' /C calc'!A0"),
+        ("-2+3", "'-2+3"),
+        ("@SUM(1)", "'@SUM(1)"),
+        ("\t=1", "'\t=1"),
+        ("\rx", "'\rx"),
+        ("  =1", "'  =1"),
+        ("\uff1d1", "'\uff1d1"),  # full-width, which some spreadsheets read as =
+        ("-", "'-"),
+        ("-5", "-5"),
+        ("+3.5e-2", "+3.5e-2"),
+        ("-1,234.5 %", "-1,234.5 %"),
+        ("a=1", "a=1"),
+        ("", ""),
+        (-5, -5),
+        (["=1"], '["=1"]'),
+    ],
+)
+def test_no_cell_is_a_formula(text, cell):
+    assert predict_module.cell(text) == cell
+    assert predict_module.rendered([{"id": "=a", "prediction": text}], ".csv").startswith("id,prediction\r\n'=a,")

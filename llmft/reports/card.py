@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from llmft.config.shown import visible
 from llmft.reports import units
 from llmft.reports.results import Results
 from llmft.runs import durable
@@ -40,7 +41,7 @@ def render(results: Results, config: Mapping[str, Any], versions: Mapping[str, s
     name = config["model"]["name"]
     base = without_folders(name)
     adapter = config["adapter"]["name"] == "lora" and not config["export"]["merge"]
-    # Not HTML: nothing is escaped but what would break a table.
+    # Not HTML: autoescape would turn quotes into entities.
     environment = Environment(
         loader=PackageLoader("llmft.reports", "."), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -48,7 +49,8 @@ def render(results: Results, config: Mapping[str, Any], versions: Mapping[str, s
     environment.filters |= {
         "duration_text": units.duration_text,
         "memory_text": units.memory_text,
-        "cell": _cell,
+        "plain": _plain,
+        "code": _code,
         "literal": repr,
     }
     return environment.get_template("card.md.j2").render(
@@ -76,14 +78,17 @@ def without_folders(name: str) -> str:
 
 def is_hub_id(name: str) -> bool:
     """Whether `name` is written as `name` or `owner/name` and is no data file; a folder of that name counts as a copy of it."""
-    return bool(re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name)) and PurePath(name).suffix not in DATA_FILES
+    return (
+        bool(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)?", name))
+        and PurePath(name).suffix not in DATA_FILES
+    )
 
 
 def _head(name: str, adapter: bool, loader: str, results: Results) -> dict[str, Any]:
     head: dict[str, Any] = {"base_model": name} if is_hub_id(name) else {}
     head["library_name"] = "peft" if adapter else "transformers"
     head["pipeline_tag"] = PIPELINES[loader]
-    return head | {"tags": ["llmft", results.task, *(["lora"] if adapter else [])]}
+    return head | {"tags": ["llmft", _one_line(results.task), *(["lora"] if adapter else [])]}
 
 
 def _data_sources(data: Mapping[str, Any]) -> str:
@@ -93,5 +98,15 @@ def _data_sources(data: Mapping[str, Any]) -> str:
     return ", ".join(without_folders(name) for name in files)
 
 
-def _cell(text: object) -> str:
-    return " ".join(str(text).split()).replace("|", "\\|")
+def _plain(text: object) -> str:
+    """A text as Markdown that shows it as it is: no markup, no HTML, no link, no new line, no end of a table's cell."""
+    return re.sub(r"([\\`*<>|]|(?<=\])\()", r"\\\1", _one_line(text))
+
+
+def _code(text: object) -> str:
+    """A text for between backticks."""
+    return _one_line(text).replace("`", "'")
+
+
+def _one_line(text: object) -> str:
+    return visible(" ".join(str(text).split()))

@@ -15,7 +15,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-from llmft.config.shown import visible
+from llmft.config.shown import shown as shown_text
 from llmft.reports.results import Difference, Finding, Metric
 from llmft.reports.units import (
     count_text,
@@ -41,11 +41,16 @@ _log: TextIO | None = None  # the run's train.log, while there is one
 def logged(path: Path) -> Iterator[None]:
     """Write what is said inside the block to a file as well, behind what it holds; a bar's steps are in metrics.jsonl."""
     global _log
-    with path.open("a", encoding="utf-8", buffering=1) as _log:
+    # Not through a link: a run directory that somebody else made may have one, to any file of the user.
+    with open(path, "a", encoding="utf-8", buffering=1, opener=_not_linked) as _log:
         try:
             yield
         finally:
             _log = None
+
+
+def _not_linked(name: str, flags: int) -> int:
+    return os.open(name, flags | os.O_NOFOLLOW, 0o666)
 
 
 def lively() -> bool:
@@ -95,9 +100,9 @@ class Count:
     def note(self, text: str) -> None:
         """Say one line without disturbing the bar."""
         if self.bars:
-            self.bars.console.print(Text(visible(text)), soft_wrap=True)
+            self.bars.console.print(_text(text), soft_wrap=True)
             if _log:
-                _logging(_log).print(Text(visible(text)), soft_wrap=True)
+                _logging(_log).print(_text(text), soft_wrap=True)
         else:
             _line(text)
 
@@ -148,7 +153,7 @@ def show_scores(
         + list(baselines)
     )
     for head in heads:
-        table.add_column(Text(head), justify="right")
+        table.add_column(_text(head), justify="right")
     for name, metric in after.items():
         like = metric.value
         cells = [name]
@@ -158,7 +163,7 @@ def show_scores(
         if paired:
             cells += _change(paired[name], like) if name in paired else ["", ""]
         cells += [score_text(scores[name].value, like) if name in scores else "" for scores in baselines.values()]
-        table.add_row(*(Text(cell) for cell in cells))
+        table.add_row(*map(_text, cells))
     _show(table)
 
 
@@ -171,8 +176,8 @@ def show_findings(findings: Sequence[Finding]) -> None:
             beside = Table.grid()
             beside.add_column(width=5)
             beside.add_column(overflow="fold")
-            beside.add_row(Text(level, colour), Text(finding.text))
-            line = Text(f"{level:<5}{finding.text}")
+            beside.add_row(Text(level, colour), _text(finding.whole()))
+            line = _text(f"{level:<5}{finding.whole()}")
             _show(beside if _console().is_terminal else line, logged=line)
 
 
@@ -203,8 +208,13 @@ def say(text: str) -> None:
     _line(text)
 
 
+def _text(text: str) -> Text:
+    """What comes from data, models or settings, without its secrets, and without power over the terminal."""
+    return Text(shown_text(text))
+
+
 def _line(text: str) -> None:
-    _show(Text(visible(text)))
+    _show(_text(text))
 
 
 def _show(shown: Text | Table, logged: Text | None = None) -> None:

@@ -1,6 +1,8 @@
 """report.html: one page for people, complete in itself (no script, no network), and loss_curve.svg beside it."""
 
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +64,14 @@ def render(
         }
         for row in predictions[:NUM_PREDICTIONS]
     ]
+    style = charts.STYLE + Markup(Path(__file__).with_name("report.css").read_text(encoding="utf-8"))
     return (
         _environment()
         .get_template("report.html.j2")
         .render(
             results=results,
-            style=charts.STYLE,
+            style=style,
+            style_hash=f"sha256-{b64encode(sha256(style.encode()).digest()).decode()}",
             tiles=_tiles(results),
             intervals=_intervals(results),
             curves=_curves(results, train_rows, validation_rows),

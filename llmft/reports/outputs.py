@@ -30,8 +30,8 @@ def of_choices(predictions: Sequence[Row]) -> list[Finding]:
     (common, same) = Counter(prediction_text(row) for row in predictions).most_common(1)[0]
     usual = Counter(", ".join(row["references"]) for row in predictions).most_common(1)[0][1]
     if num > 1 and same == num and usual < num:
-        text = f"All {num} predictions are the same, {common[:60]!r}; of the references at most {usual} are"
-        return [Finding("bad", f"{text}. The model ignores its source: train longer, or change optimizer.lr.")]
+        text = f"All {num} predictions are the same; of the references at most {usual} are"
+        return [Finding("bad", f"{text}. The model ignores its source: train longer, or change optimizer.lr.", common[:60])]
     return [Finding("ok", f"Predictions vary: of {num}, at most {same} are the same (references: {usual}).")]
 
 
@@ -74,8 +74,8 @@ def of_texts(predictions: Sequence[Row]) -> list[Finding]:
 
     (common, same), (_, usual) = Counter(texts).most_common(1)[0], Counter(references).most_common(1)[0]
     if common.strip() and same > 2 * usual and same > SAME_SHARE * num:
-        text = f"{same} of {num} predictions are the same text, {common[:60]!r}"
-        findings.append(Finding("bad", f"{text}. The model ignores its source: lower optimizer.lr, and check task.source."))
+        text = f"{same} of {num} predictions are the same text. The model ignores its source"
+        findings.append(Finding("bad", f"{text}: lower optimizer.lr, and check task.source.", common[:60]))
 
     return findings or [
         Finding("ok", f"Predictions look sound: of {num}, none is empty, {cut} were cut off, {repeats} repeat themselves.")

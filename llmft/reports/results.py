@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from llmft.config.schema import Gate
 from llmft.errors import ConfigError, DataError
@@ -14,6 +15,7 @@ from llmft.metrics.score import Score
 from llmft.runs import durable
 
 SCHEMA_VERSION = 1
+MOST_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,12 @@ class Finding:
 
     level: str
     text: str
+    quote: str = ""
+    """The text that this is about, which may stand in the data; for the owner's eyes, and never in the model card."""
+
+    def whole(self) -> str:
+        """The sentence with what it is about."""
+        return f"{self.text} The text: {self.quote!r}" if self.quote else self.text
 
 
 @dataclass
@@ -133,10 +141,14 @@ class Results:
 def read(path: Path) -> Results:
     """Read a results.json back. Raises DataError if it is missing, damaged, or of a version this llmft does not know."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        if (size := path.stat().st_size) > MOST_BYTES:
+            raise DataError(f"{path}: {size:,} bytes; the results of a run are a few thousand. Score the run again.")
+        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
     except FileNotFoundError as err:
         raise DataError(f"{path}: no such file; expected the results of a finished run. Name a run that ended.") from err
-    except ValueError as err:
+    except OSError as err:
+        raise DataError(f"{path}: cannot be read ({err.strerror}); expected the results of a run. Name another run.") from err
+    except (ValueError, RecursionError) as err:
         raise DataError(
             f"{path}: not valid JSON ({err}); expected the results of a run. Run `llmft eval` again to rewrite it."
         ) from err
@@ -146,8 +158,8 @@ def read(path: Path) -> Results:
             f"{path}: schema_version is {version!r}; this llmft reads {SCHEMA_VERSION}. Score the run again with `llmft eval`."
         )
     try:
-        return _from_json(values)
-    except (KeyError, TypeError, AttributeError) as err:
+        return _build(Results, values, "results")
+    except TypeError as err:
         raise DataError(
             f"{path}: not the fields of a results.json ({err}); see docs/run-directory.md. Score the run again."
         ) from err
@@ -199,21 +211,35 @@ def _names(metrics: Mapping[str, Any]) -> str:
     return ", ".join(sorted(metrics)) or "none"
 
 
-def _from_json(values: dict[str, Any]) -> Results:
-    def metrics(scores: dict[str, Any]) -> dict[str, Metric]:
-        return {name: Metric(**score) for name, score in scores.items()}
+def _build(kind: Any, value: Any, where: str) -> Any:
+    """A value of the type `kind` from what JSON holds. Raises TypeError for anything that `to_json` does not write."""
+    if kind is Any or (
+        value is None and (kind is float or type(None) in get_args(kind))
+    ):  # a number that is not finite is null
+        return value
+    if get_origin(kind) in (Union, UnionType):
+        kind = next(part for part in get_args(kind) if part is not type(None))
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind) and isinstance(value, dict):
+        known = {each.name: each for each in dataclasses.fields(kind)}
+        hints = get_type_hints(kind)
+        if unknown := sorted(value.keys() - known):
+            raise TypeError(f"{where}: unknown {', '.join(unknown[:3])}")
+        missing = dataclasses.MISSING
+        needed = [name for name, each in known.items() if each.default is missing and each.default_factory is missing]
+        if lacking := [name for name in needed if name not in value]:
+            raise TypeError(f"{where}: no {', '.join(lacking)}")
+        return kind(**{name: _build(hints[name], item, f"{where}.{name}") for name, item in value.items()})
+    if get_origin(kind) is dict and isinstance(value, dict):
+        return {name: _build(get_args(kind)[1], item, f"{where}.{name}") for name, item in value.items()}
+    if get_origin(kind) is list and isinstance(value, list):
+        return [_build(get_args(kind)[0], item, f"{where}.{place}") for place, item in enumerate(value)]
+    if type(value) is kind or (kind is float and type(value) is int and abs(value) < 2**1023):
+        return value
+    raise TypeError(f"{where} is {ascii(value)[:40]}")
 
-    nested = {
-        "metrics": metrics(values["metrics"]),
-        "before": None if values["before"] is None else metrics(values["before"]),
-        "paired": {name: Difference(**row) for name, row in values["paired"].items()},
-        "baselines": {name: metrics(scores) for name, scores in values["baselines"].items()},
-        "objective": None if values["objective"] is None else Objective(**values["objective"]),
-        "gates": [GateResult(**row) for row in values["gates"]],
-        "train": None if values["train"] is None else TrainSummary(**values["train"]),
-        "checks": [Finding(**row) for row in values["checks"]],
-    }
-    return Results(**(values | nested))
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number in JSON")
 
 
 def _finite(value: Any) -> Any:

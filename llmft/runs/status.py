@@ -50,10 +50,18 @@ def read_as_written(folder: Path) -> Status | None:
     path = folder / FILE
     try:
         values = json.loads(path.read_bytes())
-        return Status(**{field.name: values[field.name] for field in dataclasses.fields(Status)})
+        found = Status(**{field.name: values[field.name] for field in dataclasses.fields(Status)})
+        texts = (found.host, found.start, found.fingerprint, *found.command)
+        if (
+            found.state not in STATES
+            or not type(found.pid) is type(found.step) is int
+            or not all(isinstance(text, str) for text in texts)
+        ):
+            raise TypeError("fields of other types")
+        return found
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise LlmftError(
             f"{path}: not a run's status ({type(error).__name__}: {error}). Expected version {SCHEMA_VERSION} of the file; "
             "move the folder away or name another output_dir."

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from llmft.config.shown import shown
 from llmft.reports.units import MISSING, score_text
 from llmft.sweep.rows import Row, best
 
@@ -79,12 +80,12 @@ def _scores(rows: Sequence[Row]) -> list[Column]:
 def _table(columns: list[Column], scores: list[Column], rows: Sequence[Row], winner: Row | None) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
     for head, _ in columns:
-        table.add_column(Text(head), overflow="fold")
+        table.add_column(_text(head), overflow="fold")
     for head, _ in scores:
-        table.add_column(Text(head), justify="right", overflow="fold")
+        table.add_column(_text(head), justify="right", overflow="fold")
     for index, row in enumerate(rows):
         style = "bold green" if row is winner else None if row.exit == 0 else "red"
-        table.add_row(*(Text(cells[index]) for _, cells in [*columns, *scores]), style=style)
+        table.add_row(*(_text(cells[index]) for _, cells in [*columns, *scores]), style=style)
     return table
 
 
@@ -103,4 +104,9 @@ def _short(value: str) -> str:
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(Text(text), soft_wrap=True)
+    console.print(_text(text), soft_wrap=True)
+
+
+def _text(text: str) -> Text:
+    """What files say, without power over the terminal."""
+    return Text(shown(text))

@@ -54,7 +54,7 @@ def sample():
         baselines={"lead-1": {"rouge1": Metric(26.0, 24.0, 28.0, 96, ROUGE), "rougeL": Metric(24.0, 22.0, 26.0, 96, ROUGE)}},
         objective=Objective("rougeL", 31.2, True),
         gates=[GateResult("rougeL", "min", 30.0, 31.2, True)],
-        train=TrainSummary(300, 3.0, 2400, 1290000, 48000, "tokens", 312.5, 4128.0, 300, 1.21, 1.60, 3.31),
+        train=TrainSummary(300, 3.0, 2400, 1290000, 48000, "tokens", 312.5, 4128.0, 0, 300, 1.21, 1.60, 3.31),
         memory={"peak_bytes": 2 << 30},
         fingerprints={"config": "ab12", "data": "cd34", "model": "ef56"},
         checks=checks,

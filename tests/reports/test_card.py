@@ -5,6 +5,7 @@ import pytest
 import yaml
 
 from llmft.reports import card
+from llmft.reports.results import Finding
 
 VERSIONS = {"llmft": "0.1.0", "torch": "2.13.0", "hydra-core": "1.3.8"}
 
@@ -14,7 +15,7 @@ def render(sample, loader="AutoModelForCausalLM"):
 
 
 def code(text):
-    return re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1)
+    return re.search(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE).group(1)
 
 
 def imports(text):
@@ -115,7 +116,7 @@ def test_the_prompt_in_the_code_is_the_one_trained_with(sample):
 
 def test_warnings_are_limits_and_good_news_is_not(sample):
     limits = render(sample).split("## Limitations")[1]
-    assert "- 6 of 96 sources were <cut>." in limits
+    assert "- 6 of 96 sources were \\<cut\\>." in limits
     assert "Better than" not in limits
 
 
@@ -143,3 +144,32 @@ def test_file(sample, tmp_path):
 )
 def test_paths_are_shown_by_their_last_part(name, shown):
     assert card.without_folders(name) == shown
+
+
+HOSTILE = "x`|y\n---\nbase_model: evil\n# <script>alert(1)</script> [a](javascript:alert(1)) ![b](http://e.org/t.png) ```\x1b[31m\u202e"
+
+
+def test_names_are_text_and_neither_markup_nor_front_matter(sample):
+    """Every text that settings, models or metrics bring, at its worst."""
+    sample.results.task = sample.results.model = sample.config["model"]["name"] = sample.config["model"]["revision"] = HOSTILE
+    sample.config["optimizer"]["name"] = sample.config["schedule"]["name"] = HOSTILE
+    sample.config["task"] |= {"prompt": HOSTILE, "system": HOSTILE, "labels": [HOSTILE, "b"]}
+    sample.config["task"]["data"]["train"] = [f"/home/someone/{HOSTILE}"]
+    sample.results.metrics[HOSTILE] = card_metric = sample.results.metrics["rougeL"]
+    sample.results.baselines[HOSTILE] = {HOSTILE: card_metric}
+    sample.results.checks.append(Finding("warn", HOSTILE, "quoted from the data"))
+    for loader in card.PIPELINES:
+        text = render(sample, loader)
+        _, head, body = text.split("---\n", 2)
+        assert "base_model" not in yaml.safe_load(head)
+        assert "\n---\n" not in body
+        assert "someone" not in text
+        assert "quoted from the data" not in text
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", text)
+        markdown = body.replace(f"```python\n{code(text)}```", "")
+        assert not re.search(r"(?<!\\)(<(?!0\.001)|>)|\]\(", markdown)
+        assert len(re.findall(r"^```", body, re.MULTILINE)) == 4
+        assert len(re.findall(r"^# ", body, re.MULTILINE)) == 1 + len(re.findall(r"^# ", code(text), re.MULTILINE))
+        ast.parse(code(text))
+        tables = [line for line in markdown.splitlines() if line.startswith("| ")]
+        assert {len(re.findall(r"(?<!\\)\|", line)) for line in tables if line.startswith(("| rouge", "| x"))} == {8}

@@ -149,13 +149,25 @@ def test_sound_predictions():
             "warn",
             "1 of 10 predictions are copied",
         ),
-        ([prediction("Yes.", reference=f"{n}") for n in range(3)], "bad", "3 of 10 predictions are the same text, 'Yes.'"),
+        ([prediction("Yes.", reference=f"{n}") for n in range(3)], "bad", "3 of 10 predictions are the same text. The model"),
     ],
 )
 def test_odd_predictions(odd, level, part):
     found_level, text = only(outputs.diagnose(different(10 - len(odd)) + odd))
     assert found_level == level
     assert part in text
+
+
+def test_what_the_model_says_is_quoted_apart_from_the_sentence():
+    """The sentence goes into the model card, which shows no text that could stand in the data."""
+    [finding] = outputs.diagnose(different(7) + [prediction("My name is Ann.", reference=f"{n}") for n in range(3)])
+    assert "Ann" not in finding.text
+    assert finding.whole().endswith(" The text: 'My name is Ann.'")
+    rows = [prediction("Ann", reference=f"{n}") for n in range(4)]
+    for row in rows:
+        del row["finish_reason"]
+    [finding] = outputs.diagnose(rows)
+    assert ("Ann" not in finding.text, finding.quote) == (True, "Ann")
 
 
 def test_what_references_do_too_is_not_odd():

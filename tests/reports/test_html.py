@@ -1,3 +1,5 @@
+import base64
+import hashlib
 import json
 import re
 from html.parser import HTMLParser
@@ -54,8 +56,11 @@ def test_the_page_needs_nothing_from_outside(sample):
         assert attributes.get("href", "data:,") == "data:,"
         assert "src" not in attributes
     policy = next(attributes["content"] for _, attributes in page.tags if "http-equiv" in attributes)
-    assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'; img-src data:")
-    assert "script-src" not in policy
+    style = re.search(r"<style>(.*?)</style>", render(sample), re.DOTALL).group(1)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()  # CSP level 3, section 2.3.1: no other style
+    assert policy == f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
+    assert len(re.findall("<style", render(sample))) == 1
+    assert not [tag for tag, attributes in page.tags if "style" in attributes]
     assert not re.search(r"url\(|@import", render(sample))
 
 

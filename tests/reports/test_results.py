@@ -108,3 +108,57 @@ def test_gate_sentences():
         GateResult("rougeL", "max_drop", 0.5, 0.25, True).sentence()
         == "rougeL got worse by 0.25, gate.max_drop.rougeL=0.5: met"
     )
+
+
+def nested(depth):
+    return "[" * depth + "]" * depth
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"metrics": {"rougeL": 3}}, "results.metrics.rougeL is 3"),
+        ({"metrics": {"rougeL": {"value": "31"}}}, "results.metrics.rougeL: no low, high, n, signature"),
+        ({"n": 1.5}, "results.n is 1.5"),
+        ({"n": True}, "results.n is True"),
+        ({"task": None}, "results.task is None"),
+        ({"seconds": "x" * 100}, "results.seconds is 'xxx"),
+        ({"checks": {}}, "results.checks is {}"),
+        ({"checks": [{"level": "ok", "text": "", "call": "os.system"}]}, "results.checks.0: unknown call"),
+        ({"__class__": "x"}, "results: unknown __class__"),
+        ({"gates": [["rougeL"]]}, "results.gates.0 is ['rougeL']"),
+        ({"seconds": 10**400}, "results.seconds is 1000"),
+    ],
+)
+def test_fields_of_other_types(tmp_path, change, part):
+    path = tmp_path / "results.json"
+    BASELINE.write(path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(DataError) as caught:
+        results.read(path)
+    assert str(caught.value).startswith(f"{path}: not the fields of a results.json ({part}")
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        (nested(100_000), "not valid JSON"),
+        ('{"schema_version": 1, "n": NaN}', "not valid JSON (NaN is no number in JSON)"),
+        ('{"schema_version": -Infinity}', "not valid JSON"),
+        (" " * (results.MOST_BYTES + 1), "16,777,217 bytes"),
+        ("[]", "schema_version is None"),
+    ],
+    ids=["deep", "NaN", "Infinity", "large", "list"],
+)
+def test_files_that_no_run_wrote(tmp_path, text, part):
+    path = tmp_path / "results.json"
+    path.write_text(text)
+    with pytest.raises(DataError) as caught:
+        results.read(path)
+    assert str(caught.value).startswith(f"{path}: {part}")
+
+
+def test_a_folder_in_its_place(tmp_path):
+    (tmp_path / "results.json").mkdir()
+    with pytest.raises(DataError, match="cannot be read"):
+        results.read(tmp_path / "results.json")
