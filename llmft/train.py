@@ -23,7 +23,7 @@ from llmft.data.example import Example
 from llmft.data.order import Order
 from llmft.errors import DataError
 from llmft.evaluate import conclude, raise_unmet, read_baseline
-from llmft.fit import Work, fit
+from llmft.fit import fit
 from llmft.hardware.determinism import changed_bits, num_threads
 from llmft.hardware.memory import explained, peak_bytes
 from llmft.models.export import export
@@ -38,6 +38,7 @@ from llmft.runs import durable
 from llmft.runs.directory import RunDirectory, claim
 from llmft.runs.provenance import environment, fingerprint, killed_for_memory
 from llmft.runs.recorded import recorded
+from llmft.step import Work
 from llmft.tasks.bound import BoundTask, bind_task
 from llmft.tasks.open import choose_learner, locate_base, open_training, with_labels
 from llmft.tasks.prepare import make_plan, prepare_corpus

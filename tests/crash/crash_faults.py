@@ -56,9 +56,10 @@ def inject(fault: Fault, report: str) -> None:
     from safetensors.torch import save_file
 
     from llmft import fit
+    from llmft import step as one_step
     from llmft.errors import Diverged
 
-    take_step, learn = fit.take_step, fit.learn
+    take_step, learn = fit.take_step, one_step.learn
     now = {"step": 0, "micro_batch": 0}
     done: dict[str, Any] = asdict(fault)
     works: list[fit.Work] = []
@@ -111,13 +112,13 @@ def inject(fault: Fault, report: str) -> None:
         linear = {
             name: each for name, each in frozen.items() if each.ndim == 2 and "embed" not in name and "shared" not in name
         }
-        state = dict(fit.remembered(works[0]))
+        state = dict(one_step.remembered(works[0]))
         weight, place = place_in({"weight": trained, "frozen": linear, "optimizer": state}[fault.kind])
         with torch.no_grad():
             weight.view(-1)[place] = fault.value
         return learn(learner, micro_batch, units)
 
-    fit.take_step, fit.learn = counted_step, faulty_learn
+    fit.take_step, one_step.learn = counted_step, faulty_learn
 
 
 def refuse_memory(step: int, micro_batch: int, times: int = 1) -> None:
@@ -128,8 +129,9 @@ def refuse_memory(step: int, micro_batch: int, times: int = 1) -> None:
     import torch
 
     from llmft import fit
+    from llmft import step as one_step
 
-    take_step, learn = fit.take_step, fit.learn
+    take_step, learn = fit.take_step, one_step.learn
     now = {"step": 0, "micro_batch": 0, "refused": 0}
 
     def counted_step(work: fit.Work, progress: fit.Progress) -> None:
@@ -144,7 +146,7 @@ def refuse_memory(step: int, micro_batch: int, times: int = 1) -> None:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 79.15 GiB in total.")
         return loss
 
-    fit.take_step, fit.learn = counted_step, refusing
+    fit.take_step, one_step.learn = counted_step, refusing
 
 
 def limit_memory(room: int, phase: str) -> None:
