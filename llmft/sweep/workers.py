@@ -80,17 +80,12 @@ def _watch(sweep_dir: Path, parent: int) -> None:
     while True:
         time.sleep(LOOK_EVERY_S)
         orphaned = os.getppid() != parent
-        number = signal.SIGTERM if orphaned else _sent(sweep_dir)
-        if number is None:
-            continue
-        _over[sweep_dir] = number
-        if _at_work == sweep_dir and signals.received() is None:  # a terminal's Ctrl-C comes to all processes
-            os.kill(os.getpid(), number)
-        if not orphaned:
-            return
-        while _at_work:
-            time.sleep(LOOK_EVERY_S)
-        os._exit(75)
+        if sweep_dir not in _over and (number := signal.SIGTERM if orphaned else _sent(sweep_dir)) is not None:
+            _over[sweep_dir] = number
+            if _at_work == sweep_dir and signals.received() is None:  # a terminal's Ctrl-C comes to all processes
+                os.kill(os.getpid(), number)
+        if orphaned and not _at_work:
+            os._exit(75)
 
 
 def _sent(sweep_dir: Path) -> int | None:
