@@ -24,13 +24,22 @@ class Saver:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._notes: list[str] = []
+        self._step: int | None = None  # of the newest save
 
     def save(self, pretrained: Pretrained, optimizers: Sequence[Optimizer], position: Position) -> list[str]:
-        """Write a checkpoint. Return sentences for the user. Raises LlmftError if it, or the one before, cannot be written."""
+        """Write a checkpoint, but not twice at one step. Return sentences for the user.
+
+        Raises LlmftError if it, or the one before, cannot be written.
+        """
         notes = self.wait()
+        if position.step == self._step:  # a best one that was due besides; to read it all again would say nothing new
+            return notes
         state = checkpoint.snapshot(pretrained, optimizers, position)
         if not self.beside:
-            return notes + self._write(state)
+            notes += self._write(state)
+            self._step = position.step
+            return notes
+        self._step = position.step
         self._thread = threading.Thread(target=self._try, args=(checkpoint.copy(state),), name="checkpoint")
         self._thread.start()
         return notes
@@ -43,6 +52,7 @@ class Saver:
         notes, error = self._notes, self._error
         self._notes, self._error = [], None
         if error is not None:
+            self._step = None
             raise error
         return notes
 

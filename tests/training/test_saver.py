@@ -71,3 +71,23 @@ def test_what_goes_wrong_beside_the_training_is_raised_at_the_next_wait(tiny, tm
     assert on_disk(tmp_path) == ["best", "step-000001"]
     assert os.readlink(tmp_path / "best") == "step-000001"
     assert saver.wait() == []
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_step_is_saved_once_unless_that_failed(tiny, tmp_path, monkeypatch, beside):
+    pretrained, optimizers = open_model(tiny)
+    saver = Saver(tmp_path, PRINTS, keep=1, beside=beside)
+
+    def save():
+        saver.save(pretrained, optimizers, Position(step=1))
+        saver.wait()
+
+    monkeypatch.setenv("LLMFT_FAILPOINT", f"fsync:3:EIO:{tmp_path}")
+    with pytest.raises(LlmftError, match="Input/output error"):
+        save()
+    assert on_disk(tmp_path) == []
+    save()
+    assert on_disk(tmp_path) == ["step-000001"]
+    monkeypatch.setenv("LLMFT_FAILPOINT", f"*:1:EIO:{tmp_path}/")
+    monkeypatch.setattr("llmft.runs.durable.verify", None)
+    save()
