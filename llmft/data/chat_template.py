@@ -22,11 +22,11 @@ from typing import Any
 from llmft.errors import LlmftError, ModelError
 
 SECONDS = 2.0
-"""Processor time that one rendering may take; a common one takes a ten-thousandth of it."""
+"""Processor time that one rendering may take, long texts some more; a common one takes a ten-thousandth of it."""
 WALL_S = 60.0
 """Time that one rendering may take on the clock, should the machine be busy."""
 MEMORY_BYTES = 256 << 20
-"""Memory that one rendering may take beside the interpreter."""
+"""Memory that one rendering may take beside the interpreter and the texts that go in."""
 LONGEST = 16 << 20
 """Characters of a rendered text, unless what goes in is longer: then twice as many."""
 FIXED_DATE = datetime(2024, 7, 26)
@@ -114,10 +114,10 @@ def render(template: str, messages: Sequence[Mapping[str, str]], answer: bool, v
     Raises ModelError where the template fails, refuses, or takes more than SECONDS, MEMORY_BYTES or LONGEST.
     """
     request = {"template": template, "messages": messages, "answer": answer, "variables": variables}
-    line = json.dumps(request).encode() + b"\n"
+    line = json.dumps(request, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
     size = sum(len(message["content"]) for message in messages)
     try:
-        found = json.loads(worker().ask(line, 12 * max(LONGEST, 2 * size)))  # a character may take 12 bytes: \ud83d\ude00
+        found = json.loads(worker().ask(line, 6 * max(LONGEST, 2 * size)))  # a character may take 6 bytes: \u001b
     except TooMuch as error:
         close()
         raise ModelError(f"the model's chat template cannot be rendered: it {error}. {ADVICE}") from error

@@ -74,9 +74,12 @@ class ControlTokens:
         opening, closing = map(re.escape, marks)
         pieces = re.split(f"{opening}([^{opening}{closing}]*){closing}|[{opening}{closing}]", text)
         ids: list[int] = []
+        known: dict[str, list[int]] = {}
         for place, piece in enumerate(pieces):
             if piece and place % 2:
-                ids += self.spelt(self.plain(piece))
+                if piece not in known:  # a row may hold one a million times
+                    known[piece] = self.spelt(self.plain(piece))
+                ids += known[piece]
             elif piece:
                 ids += self.tokenizer(piece, add_special_tokens=False, split_special_tokens=False).input_ids
         return ids

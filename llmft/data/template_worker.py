@@ -15,6 +15,7 @@ import signal
 import sys
 import textwrap
 import unicodedata
+from collections.abc import Iterator
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -25,6 +26,12 @@ from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+MOST_TIMES = 16
+"""No request gets more than so many times the memory that a short one gets."""
+TIMES_TEXT = 16
+"""Bytes of memory for each byte of a request: four a character, in a text that is read, kept, rendered and written."""
+TEXT_BYTES_A_SECOND = 4 << 20
+"""Long texts may take longer; they are read and written at ten times this speed."""
 EARLY = (encodings.unicode_escape, jinja2.debug, pprint, textwrap, unicodedata)
 """What jinja2 imports when a template first asks for it; then no file can be opened any more."""
 
@@ -72,16 +79,41 @@ def environment(date: datetime) -> ImmutableSandboxedEnvironment:
     return env
 
 
-def shut_in(memory_bytes: int) -> None:
-    """Give up what rendering does not need: new files, sockets and processes, and more memory than `memory_bytes` on top."""
-    if os.path.exists("/proc/self/statm"):  # Linux; elsewhere nobody tells, and time alone is bounded
+def shut_in(memory_bytes: int) -> int:
+    """Give up what rendering does not need: new files, sockets and processes, and memory beyond measure.
+
+    Returns the bytes of memory of this process so far, 0 where the system does not tell: then time alone is bounded.
+    """
+    size = 0
+    if os.path.exists("/proc/self/statm"):  # Linux
         with open("/proc/self/statm") as own:
             size = int(own.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-        resource.setrlimit(resource.RLIMIT_AS, (size + memory_bytes,) * 2)
+        resource.setrlimit(resource.RLIMIT_AS, (size + memory_bytes, size + MOST_TIMES * memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))  # stdin, stdout and stderr are open, and nothing opens besides
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+    return size
+
+
+def allow(size: int, memory_bytes: int, line: bytes) -> None:
+    """Bound memory for one request: the same for each, and what it takes to read and write its texts."""
+    if size:
+        hard = size + MOST_TIMES * memory_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (min(hard, size + memory_bytes + TIMES_TEXT * len(line)), hard))
+
+
+def requests(size: int, memory_bytes: int) -> Iterator[bytes]:
+    """Read the lines of stdin, each within the bounds that its length sets, and without those while it is awaited."""
+    while True:
+        if size:
+            hard = size + MOST_TIMES * memory_bytes
+            resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+        line = sys.stdin.buffer.readline()
+        if not line:
+            return
+        allow(size, memory_bytes, line)
+        yield line
 
 
 def main(memory_bytes: int, seconds: float, date: str) -> None:
@@ -91,16 +123,17 @@ def main(memory_bytes: int, seconds: float, date: str) -> None:
     env = environment(datetime.fromisoformat(date))
     compiled = lru_cache(maxsize=8)(env.from_string)
     env.from_string("{{ messages|tojson }}{% for each in messages %}{{ '\\n' ~ each }}{% endfor %}").render(messages=[{}])
-    shut_in(memory_bytes)
-    for line in sys.stdin.buffer:
-        signal.setitimer(signal.ITIMER_PROF, seconds)  # seconds of processor time; then SIGPROF ends the process, also within C
+    size = shut_in(memory_bytes)
+    for line in requests(size, memory_bytes):
+        # of processor time; then SIGPROF ends the process, also within C
+        signal.setitimer(signal.ITIMER_PROF, seconds + len(line) / TEXT_BYTES_A_SECOND)
         answer: dict[str, Any]
         try:
             asked = json.loads(line)
             answer = {"text": compiled(asked["template"]).render(
                 messages=asked["messages"], add_generation_prompt=asked["answer"], tools=None, documents=None, **asked["variables"]
             )}  # fmt: skip
-            out = json.dumps(answer).encode()
+            out = json.dumps(answer, ensure_ascii=False).encode("utf-8", "surrogatepass")
         except MemoryError:
             out = b'{"memory": true}'
         except Exception as error:  # a template is a program: it raises jinja2's errors, and through them anything

@@ -10,6 +10,8 @@ import re
 import shutil
 import socket
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from transformers import AutoTokenizer
 from llmft.config.schema import Adapter, AdapterKind, Model, Task
 from llmft.errors import DoesNotFit, ModelError
 from llmft.models.adapter import add_adapter, load_adapter
+from llmft.models.convert import WORKER
 from llmft.models.load import load_pretrained
 from llmft.models.locate import content_hash, locate
 from llmft.tasks.open import choose_learner
@@ -584,6 +587,60 @@ def test_a_command_with_a_hostile_folder(folder, canary, tmp_path, name):
     assert re.search(said, found[1]), found[1]
     assert "Traceback" not in found[1]
     assert "\x1b" not in found[1]
+
+
+def test_rerun_refuses_a_base_model_that_has_changed(folder, canary, tmp_path):
+    rows_file(tmp_path)
+    code, said = crash_lab.run([*TRAIN, f"model.name={folder}", "output_dir=first", "adapter=lora"], tmp_path)
+    assert code == 0, said
+    again = ["train", "--config-dir", "first", "--config-name", "rerun"]
+    asked = (tmp_path / "first" / "rerun.yaml").read_text()
+    assert f"sha256: {content_hash(folder)}" in asked
+    assert "trust_remote_code" not in asked + (tmp_path / "first" / "config.yaml").read_text()
+    assert crash_lab.run([*again, "output_dir=second"], tmp_path)[0] == 0
+    tensors(lambda all: all | {"transformer.ln_f.weight": all["transformer.ln_f.weight"] + 1})(folder)
+    predict = ["predict", "run=first", "input=rows.jsonl", "output=found.jsonl"]  # an adapter needs the same model, too
+    for words in ([*again, "output_dir=third"], predict):
+        code, said = crash_lab.run(words, tmp_path)
+        assert code == 4, said
+        assert f"its files have changed: model.sha256={asked.partition('sha256: ')[2][:64]} was asked for" in said
+    assert crash_lab.run([*again, "output_dir=third", "model.sha256=null"], tmp_path)[0] == 0
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        "os.system('touch $CANARY')",
+        "__import__('subprocess').run(['touch', path])",
+        "open(path, 'w')",
+        "os.posix_spawn('/bin/touch', ['touch', path], os.environ)",
+        "__import__('socket').socket().connect(('127.0.0.1', 9))",
+        "os.rename('/etc/hostname', path)",
+        "__import__('ctypes').CDLL(None).system(b'touch $CANARY')",
+    ],
+)
+def test_what_is_left_after_a_way_round_weights_only(tmp_path, canary, attempt):
+    """Should a pickle run code all the same, the process it is in starts no program, and writes nowhere else."""
+    code = f"""
+import importlib.util, os, pathlib, sys, types
+sys.modules["torch"] = types.SimpleNamespace(Tensor=None, strided=None)  # which takes seconds to import, and plays no part
+sys.modules["safetensors.torch"] = types.SimpleNamespace(save_file=None)
+spec = importlib.util.spec_from_file_location("worker", {str(WORKER)!r})
+worker = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(worker)
+path = {str(canary)!r}
+target = pathlib.Path({str(tmp_path / "target")!r})
+target.mkdir()
+worker.shut_in(target, 1000)
+open(target / "allowed", "w").close()
+try:
+    {attempt}
+except PermissionError as error:
+    print(error)
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.stdout.startswith("the file wanted "), found
+    assert (tmp_path / "target" / "allowed").exists()
 
 
 YAML = {
