@@ -10,6 +10,9 @@ from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria
 
 from llmft.config.schema import Generation
 from llmft.data.batch import pad_stream, stream_of
+from llmft.errors import DoesNotFit
+from llmft.hardware.determinism import rng_state, set_rng_state
+from llmft.hardware.memory import is_out_of_memory, release
 from llmft.hardware.precision import autocast
 from llmft.models.family import Family
 from llmft.models.load import Pretrained
@@ -96,24 +99,41 @@ def generate(
     """Decode what follows each prompt (decoders), or what answers each source (encoder-decoders).
 
     Yields it with the source's place, as batches finish. Sources of similar length share a batch, longest first, so that
-    little is padded and the largest batch comes first. Raises Stopped at the next token after a signal.
+    little is padded and the largest batch comes first. Where memory runs out, batches are half as large from there on.
+    Raises Stopped at the next token after a signal, DoesNotFit where a source does not even fit alone.
     """
     model = pretrained.model
     decode = answer if pretrained.family is Family.encoder_decoder else proceed
     order = sorted(range(len(sources)), key=lambda row: (-len(sources[row]), row))
-    for start in range(0, len(order), batch_size):
+    start = 0
+    while start < len(order):
         rows = order[start : start + batch_size]
-        training, own = model.training, model.generation_config
+        random, training, own = rng_state(), model.training, model.generation_config
         model.eval()
         try:
             # what `config` leaves open is open: no setting of the model's own, nor a stop string, gets in
             model.generation_config = GenerationConfig()
             with autocast(model.device, precision), signals.deferred(), torch.no_grad():
                 found = decode(model, [sources[row] for row in rows], config)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(rows) == 1:
+                raise DoesNotFit(
+                    f"out of memory while a text is written after one source of {len(sources[rows[0]])} tokens alone. Set "
+                    "generation.num_beams or generation.max_new_tokens lower, a smaller task.max_source_tokens, or a smaller model."
+                ) from error
+            found = []
         finally:
             model.generation_config = own
             model.train(training)
-        yield from zip(rows, found, strict=True)
+        if found:
+            yield from zip(rows, found, strict=True)
+            start += len(rows)
+        else:
+            batch_size = len(rows) // 2
+            release(model.device)
+            set_rng_state(*random)
 
 
 def proceed(model: PreTrainedModel, prompts: Sequence[Sequence[int]], config: GenerationConfig) -> list[Continuation]:

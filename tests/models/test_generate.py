@@ -2,6 +2,7 @@
 
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ import torch
 from transformers import GenerationConfig
 
 from llmft.config.schema import Generation
-from llmft.errors import Stopped
+from llmft.errors import DoesNotFit, Stopped
+from llmft.models import generate as decoding
 from llmft.models.generate import Continuation, SignalCheck, generate, generation_config, until_end
 from llmft.runs import signals
 
@@ -166,3 +168,47 @@ def test_a_signal_stops_at_the_next_token(open_tiny, prompts, monkeypatch):
         signal.signal(signal.SIGUSR1, before)
     assert stopped.value.exit_code == 75
     assert len(calls) in (3, 4)
+
+
+def refuse_above(rows, monkeypatch):
+    """Refuse memory for batches of more rows, after chance has moved; return the sizes that were tried."""
+    write, tried = decoding.write, []
+
+    def limited(model, tokens, *rest):
+        tried.append(len(tokens))
+        torch.rand(3)
+        if len(tokens) > rows:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return write(model, tokens, *rest)
+
+    monkeypatch.setattr(decoding, "write", limited)
+    return tried
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_where_memory_runs_out_batches_are_halved(open_tiny, prompts, monkeypatch, name):
+    pretrained = open_tiny(name)
+    settings = Generation(max_new_tokens=NEW_TOKENS, batch_size=8)
+    expected = decoded(pretrained, prompts, settings)
+    tried = refuse_above(3, monkeypatch)
+    assert decoded(pretrained, prompts, settings) == expected
+    assert tried == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2, 1]  # 17 prompts: once halved it stays so
+
+
+def test_a_refused_batch_draws_no_numbers(open_tiny, prompts, monkeypatch):
+    pretrained = open_tiny("llama")
+    small = Generation(max_new_tokens=NEW_TOKENS, batch_size=2, temperature=1.0)
+    refuse_above(3, monkeypatch)
+    torch.manual_seed(4)
+    expected = decoded(pretrained, prompts, small)
+    torch.manual_seed(4)
+    assert decoded(pretrained, prompts, replace(small, batch_size=8)) == expected
+
+
+def test_a_source_that_does_not_fit_alone(open_tiny, prompts, monkeypatch):
+    pretrained = open_tiny("llama")
+    pretrained.model.train()
+    refuse_above(0, monkeypatch)
+    with pytest.raises(DoesNotFit, match="one source of 30 tokens alone"):
+        decoded(pretrained, prompts, Generation(batch_size=4))
+    assert pretrained.model.training
