@@ -59,6 +59,7 @@ def take_step(work: Work, progress: Progress) -> None:
     trained = learner.pretrained.trained
     documents = work.corpus.train.documents(work.order.rows_of_step(position.step))  # 2 sample a batch
     units = sum(document.units for document in documents)
+    assert units, "rows without loss were left out when they were encoded"
     loss = take_gradients(work, documents, units, progress)
     norm = float(clip_grad_norm_([weight for _, weight in trained], run.optimizer.max_grad_norm or float("inf")))
     scene = scene_of(work, position.step + 1)

@@ -67,6 +67,8 @@ def prepare_corpus(learner: Learner, splits: Mapping[str, RowSource]) -> Corpus:
     train = encode_split(learner, splits["train"])
     if not len(train.rows):
         found = f"{len(train.cache)} rows, all of them with targets too long" if len(train.cache) else "no rows"
+        if places := [train.cache[place].where for place in range(min(3, len(train.cache)))]:
+            found += f" ({', '.join(places)}{', ...' if len(train.cache) > 3 else ''})"
         raise DataError(
             f"{splits['train'].description}: {found}; nothing to train on. Look at task.max_target_tokens and the data."
         )

@@ -74,8 +74,10 @@ def test_nothing_to_train_on(open_text, make_source):
     rows = make_source([("a", "long target")] * 3)
     with pytest.raises(DataError) as error:
         prepare_corpus(open_text(max_target_tokens=1), {"train": rows})
+    where = rows.files[0]["path"]
     assert str(error.value) == (
-        f"{rows.description}: 3 rows, all of them with targets too long; nothing to train on. Look at task.max_target_tokens and the data."
+        f"{rows.description}: 3 rows, all of them with targets too long ({where}:1, {where}:2, {where}:3); nothing to train on. "
+        "Look at task.max_target_tokens and the data."
     )
 
 
