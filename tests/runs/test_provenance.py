@@ -127,3 +127,12 @@ def test_cache_dir(tmp_path, monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_dir() == tmp_path / ".cache" / "llmft"
+
+
+def test_killed_for_memory_is_read_from_the_run(tmp_path, monkeypatch):
+    assert provenance.killed_for_memory(tmp_path) is None  # no environment.json
+    (tmp_path / "environment.json").write_text('{"python": "3"}')  # of an older version
+    assert provenance.killed_for_memory(tmp_path) is None
+    (tmp_path / "environment.json").write_text(json.dumps({"oom_kills": {"cgroup": "/job"}}))
+    monkeypatch.setattr(provenance.limits, "killed_since", lambda before: f"killed in {before['cgroup']}")
+    assert provenance.killed_for_memory(tmp_path) == "killed in /job"
