@@ -1,11 +1,12 @@
 """train, eval and predict: the command line checked and composed by Hydra, then the work, or a sweep of it."""
 
+import io
 import os
 import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from llmft.cli import arguments
 from llmft.cli.arguments import Arguments
 from llmft.config import compose, explain, overrides, rules, sources
 from llmft.config.schema import EvalRun, TrainRun
+from llmft.config.secrets import redact
 from llmft.config.yaml_files import TYPED_ALONE
 from llmft.errors import ConfigError
 from llmft.runs import signals
@@ -81,7 +83,7 @@ def run(command: str, words: list[str], typed: list[str]) -> int:
     # Hydra would show it without the settings of the run
     if asked.cfg == "job" and command != "train" and previewed.run is not None:
         values = _with_run(request, compose.plain(previewed, command), asked.settings)
-        print(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), end="")
+        print(redact(yaml.safe_dump(values, sort_keys=False, allow_unicode=True)), end="")
         return 0
     jobs: list[Callable[[], Any]] = []
 
@@ -92,8 +94,10 @@ def run(command: str, words: list[str], typed: list[str]) -> int:
         except ConfigError as error:
             problems.extend(error.problems)
 
-    with signals.deferred():
+    said = io.StringIO()
+    with signals.deferred(), redirect_stdout(said):  # by --cfg and --info, which know no secrets
         _call_hydra(request, take)
+    print(redact(said.getvalue()), end="")
     if problems:
         raise ConfigError(*problems)
     for job in jobs:  # none if Hydra only had to show something

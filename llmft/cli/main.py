@@ -14,7 +14,7 @@ from llmft.errors import ConfigError, LlmftError, Stopped
 from llmft.runs import signals
 
 HELP = ("-h", "--help", "help")
-PLAIN_ERRNO = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+PLAIN_ERRNO = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
 """I/O errors that are about the machine, not about a bug: a sentence is enough."""
 
 

@@ -129,9 +129,9 @@ def to_run(values: dict[str, Any], command: str) -> Run:
         raise ConfigError(*problems)
     try:
         config = OmegaConf.merge(OmegaConf.structured(root), dump.escape(values))
+        missing = OmegaConf.missing_keys(config)
     except OmegaConfBaseException as error:
         raise ConfigError(explain.hydra_error(error, command)) from error
-    missing = OmegaConf.missing_keys(config)
     if "predictions" in values and values["predictions"] is not None and "model.name" in missing:
         config.model.name, missing = "none", missing - {"model.name"}  # scored as they are
     if "run" in values and values["run"] is None and (missing or values["task"] == _defaults(command)["task"]):

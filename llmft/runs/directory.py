@@ -104,8 +104,9 @@ def resolve(run: str, output_root: str) -> Path:
     Raises ConfigError, with the newest runs, if there is none.
     """
     for candidate in ([] if run == LATEST else [Path(run)]) + [Path(output_root) / run]:
-        if (candidate / status.FILE).is_file():
-            return candidate.resolve()
+        with contextlib.suppress(OSError):  # a name too long for the system names nothing
+            if (candidate / status.FILE).is_file():
+                return candidate.resolve()
     newest = [path for path, _ in _runs(Path(output_root))[:5]]
     if run == LATEST and newest and not Path(output_root, LATEST).exists():
         return newest[0].resolve()

@@ -140,7 +140,7 @@ def _unfinished(path: Path, told: list[str]) -> bool:
     try:
         sweep = json.loads(path.read_text(encoding="utf-8"))
         return sweep["schema_version"] == SCHEMA_VERSION and sweep["command"] == told and not sweep["complete"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 

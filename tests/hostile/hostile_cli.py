@@ -7,7 +7,7 @@ import re
 import sys
 import time
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,14 +48,14 @@ class Said:
             assert re.match(r"error: .{8,}", self.err), self.err
 
 
-def command(words: Sequence[str], folder: Path) -> Said:
-    """Run `llmft WORDS` in `folder` up to the work."""
+def command(words: Sequence[str], folder: Path, work: Callable[[Any], object] = lambda run: None) -> Said:
+    """Run `llmft WORDS` in `folder` up to the work, and `work` with its settings in place of that."""
     runs: list[Any] = []
     out, err = io.StringIO(), io.StringIO()
     before, began = Path.cwd(), time.process_time()
     os.chdir(folder)
     try:
-        with _without_work(runs), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        with _without_work(runs, work), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = main(list(words))
     finally:
         os.chdir(before)
@@ -63,12 +63,17 @@ def command(words: Sequence[str], folder: Path) -> Said:
 
 
 @contextlib.contextmanager
-def _without_work(runs: list[Any]) -> Iterator[None]:
+def _without_work(runs: list[Any], work: Callable[[Any], object]) -> Iterator[None]:
     names = {"llmft.train": "train", "llmft.evaluate": "evaluate", "llmft.predict": "predict"}
     before = {module: sys.modules.get(module) for module in names}
+
+    def noted(run: Any, _: list[str]) -> None:
+        work(run)
+        runs.append(run)
+
     for module, function in names.items():
         sys.modules[module] = types.ModuleType(module)
-        setattr(sys.modules[module], function, lambda run, typed: runs.append(run))
+        setattr(sys.modules[module], function, noted)
     try:
         with mock.patch.object(signals, "install"):  # the test run keeps its own handlers
             yield
