@@ -53,7 +53,7 @@ class Weights:
 
 
 def check_folder(folder: Path, code: bool = False) -> Weights:
-    """Look at a folder that is to be loaded and return what its weights are.
+    """Look at a folder that is to be loaded and return what its weights are, none where there are no safetensors.
 
     code: whether the operator trusts the Python in it. Raises ModelError for what is missing, damaged or not to be loaded.
     """
@@ -147,8 +147,6 @@ def check_code(folder: Path, settings: dict[str, dict[str, Any]], code: bool) ->
 def read_weights(folder: Path) -> Weights:
     """Read the headers of the folder's safetensors. Raises ModelError for damaged ones, and where an index leads elsewhere."""
     files = {path.name for path in folder.glob("*.safetensors")}
-    if not files:
-        raise ModelError(f"{folder}: the model cannot be loaded: {no_safetensors(folder)}")
     for index in sorted(folder.glob("*.safetensors.index.json")):
         placed = read_settings(index).get("weight_map")
         if not isinstance(placed, dict) or not all(isinstance(name, str) for name in placed.values()):
@@ -214,7 +212,7 @@ def check_sizes(path: Path, config: dict[str, Any], weights: Weights) -> None:
             "tensors": tensors if LAYERS.fullmatch(key) else None,
             "numbers": numbers if WIDTHS.fullmatch(key) else None,
         }
-        for what, limit in limits.items():
+        for what, limit in limits.items() if tensors else ():
             if limit is not None and value > limit:
                 raise ModelError(
                     f"{path}: {key}={value}, where the weights hold {limit:,} {what} in all. They do not belong together."

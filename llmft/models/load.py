@@ -22,7 +22,7 @@ from llmft.hardware.finite import first_not_finite
 from llmft.hardware.limits import refused_beyond
 from llmft.hardware.memory import available_bytes, is_out_of_memory
 from llmft.models.family import Family, family_of
-from llmft.models.folder import Weights, check_folder, check_formats
+from llmft.models.folder import Weights, check_folder, check_formats, no_safetensors
 from llmft.models.head import FRESH, Head, class_of, head_modules, label_settings, make_fresh, module_of
 from llmft.models.token_ids import check_ids, settle_padding
 
@@ -84,6 +84,17 @@ def refused(where: str) -> Iterator[None]:
             raise
         reason = str(error) or type(error).__name__
         raise ModelError(f"{where}: {reason if len(reason) <= LONGEST_REASON else reason[:LONGEST_REASON] + ' ...'}") from error
+
+
+@contextmanager
+def panics_explained(folder: Path) -> Iterator[None]:
+    """Turn a panic of the tokenizer's into a ModelError: a pattern in its tokenizer.json that takes too long, say."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ModelError(f"{folder}: the tokenizer fails on a text: {error}. Use another model.") from error
 
 
 def load_tokenizer(folder: Path, code: bool = False) -> PreTrainedTokenizerBase:
@@ -152,6 +163,8 @@ def load_pretrained(
     config, weights = read_config(folder, code)
     family = family_of(config, code)
     loader = class_of(config, family, head)
+    if not weights.tensors:
+        raise ModelError(f"{folder}: the model cannot be loaded: {no_safetensors(folder)}")
     tokenizer = load_tokenizer(folder, code)
     settings = label_settings(config, labels, problem) if head is Head.label else {}
     for name, value in (settings | ({"problem_type": problem} if problem else {})).items():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from llmft.data.example import Example, Prediction
 from llmft.hardware.determinism import isolated
+from llmft.models.load import panics_explained
 from llmft.reports.console import Count
 from llmft.runs.journal import Journal
 from llmft.tasks.formulation import Learner
@@ -32,7 +33,8 @@ def predict_examples(learner: Learner, examples: Iterable[Example], journal: Pat
                 assert done.id == example.id, f"{journal} holds predictions of other inputs"
             if start + len(window) > len(found):
                 new: dict[int, Prediction] = {}
-                with isolated(formulation.seed + start):  # a window's texts depend on nothing before it, also when sampled
+                # a window's texts depend on nothing before it, also when sampled
+                with isolated(formulation.seed + start), panics_explained(learner.pretrained.folder):
                     for place, prediction in learner.predict(window):
                         new[place] = prediction
                         count.to(max(len(found), start + len(new)))

@@ -31,7 +31,7 @@ from llmft.hardware.precision import choose_precision
 from llmft.models.adapter import add_adapter, load_adapter
 from llmft.models.attention import checkpoint_layers
 from llmft.models.family import Family
-from llmft.models.load import Pretrained, load_family, load_pretrained
+from llmft.models.load import Pretrained, load_family, load_pretrained, panics_explained
 from llmft.models.locate import locate
 from llmft.models.scratch import make_scratch
 from llmft.runs import status
@@ -81,7 +81,9 @@ def open_training(run: TrainRun, bound: BoundTask, folder: Path) -> Learner:
         checkpoint_layers(pretrained.model)
     pretrained.model.train()
     pretrained.tokenizer.split_special_tokens = run.task.control_tokens is ControlTokens.text
-    return make(bound.formulation(run.task, bound, run.seed), pretrained, run.generation, precision)
+    with panics_explained(pretrained.folder):
+        learner: Learner = make(bound.formulation(run.task, bound, run.seed), pretrained, run.generation, precision)
+    return learner
 
 
 def open_task(run: EvalRun | PredictRun, trained: Path | None) -> Learner:
@@ -104,7 +106,9 @@ def open_task(run: EvalRun | PredictRun, trained: Path | None) -> Learner:
         make, pretrained = load_trained(run, trained, precision, device)
     pretrained.model.eval()
     pretrained.tokenizer.split_special_tokens = run.task.control_tokens is ControlTokens.text
-    return make(bound.formulation(run.task, bound, run.seed), pretrained, run.generation, precision)
+    with panics_explained(pretrained.folder):
+        learner: Learner = make(bound.formulation(run.task, bound, run.seed), pretrained, run.generation, precision)
+    return learner
 
 
 def load_trained(

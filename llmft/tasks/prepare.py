@@ -15,6 +15,7 @@ from llmft.data.spool import cached
 from llmft.errors import DataError
 from llmft.hardware.memory import available_bytes
 from llmft.models.forward import PathCheck
+from llmft.models.load import panics_explained
 from llmft.reports.console import say
 from llmft.runs.cache import cache_dir
 from llmft.runs.provenance import hash_folder
@@ -25,7 +26,18 @@ from llmft.training.pace import count_steps
 from llmft.training.trial import fitting
 
 TOKENIZER_FILES = ("token*", "vocab*", "merges*", "special*", "added*", "chat_template*", "*.model", "*.spm", "*.jinja")
-READ = ("source", "context", "target", "answer_start", "messages", "labels", "label_kind", "no_answer", "overlap")
+READ = (
+    "source",
+    "context",
+    "target",
+    "answer_start",
+    "messages",
+    "labels",
+    "label_kind",
+    "no_answer",
+    "overlap",
+    "control_tokens",
+)
 """Settings that examples and their token ids depend on, whatever the formulation."""
 CHECKED_ROWS = 3  # documents on which the fast path is compared with the plain one
 
@@ -94,7 +106,8 @@ def encode_split(learner: Learner, source: RowSource) -> Encodings:
         encoding=learner.encoding(),
         tokenizer=hash_folder(learner.pretrained.folder, TOKENIZER_FILES),
     )
-    cache = cached(cache_dir() / "tokens", key, learner.formulation.examples(source), learner.encode)
+    with panics_explained(learner.pretrained.folder):
+        cache = cached(cache_dir() / "tokens", key, learner.formulation.examples(source), learner.encode)
     return Encodings(cache, np.flatnonzero(np.asarray(cache.units)))
 
 

@@ -573,6 +573,12 @@ COMMANDS: dict[str, tuple[Callable[[Path], None], list[str], int, str]] = {
         "2 s of processor time",
     ),
     "pickles refused": (both(remove("model.safetensors"), content("pytorch_model.bin", b"x")), [], 4, "convert_pickle=true"),
+    "a pattern that takes for ever": (
+        tokenizer(pre_tokenizer={"type": "Split", "pattern": {"Regex": "(o*o*)*x$"}, "behavior": "Isolated", "invert": False}),
+        ["task.prompt='{source} " + "o" * 400 + "'"],
+        4,
+        "the tokenizer fails on a text: Onig: Regex search error",
+    ),
     "escapes in an error": (config(model_type="\x1b[2J\x1b]0;evil\x07"), [], 4, r"\\x1b\[2J|x1b"),
 }
 
