@@ -57,8 +57,11 @@ class RunDirectory:
 
     def make_latest(self) -> None:
         """Point `latest`, beside the run directory, at it."""
+        link = self.path.parent / LATEST
         with contextlib.suppress(OSError):  # no symbolic links here, or a real folder of that name: no reason to lose a run
-            durable.symlink(self.path.parent / LATEST, self.path.name)
+            for left in link.parent.glob(f".{LATEST}.tmp-*"):  # by one who was killed while moving the link
+                durable.remove(left)
+            durable.symlink(link, self.path.name)
 
 
 def claim(
