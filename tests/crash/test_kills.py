@@ -10,6 +10,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from glob import glob
 from pathlib import Path
 
 import crash_lab
@@ -116,7 +117,7 @@ class Series:
         assert steps == list(range(1, STEPS + 1))
         total = sum(map(self.updates, range(1, self.processes + 1)))
         assert STEPS <= total <= STEPS + self.kills * (SAVE_EVERY + 1), f"{total} updates, {self.kills} kills"
-        hidden = [path for path in run.rglob(".*") if path.name != ".lock"]
+        hidden = [path for path in (self.folder / "outputs").rglob(".*") if path.name != ".lock"]
         assert not hidden, f"left behind: {hidden}"
         said = [line for line in (self.folder / f"{self.processes}.log").read_text().splitlines() if line[:8] == "resuming"]
         assert all(line in (run / "train.log").read_text().splitlines() for line in said)
@@ -135,7 +136,7 @@ class Moment:
         process, folder = series.processes, series.folder
 
         def seen(pattern: str) -> bool:
-            return any(True for _ in folder.glob(f"outputs/{pattern}"))
+            return bool(glob(str(folder / "outputs" / pattern)))  # pathlib's raises where a folder vanishes meanwhile
 
         events: dict[str, Callable[[], bool]] = {
             "start": lambda: True,
