@@ -60,7 +60,7 @@ class RunDirectory:
         link = self.path.parent / LATEST
         with contextlib.suppress(OSError):  # no symbolic links here, or a real folder of that name: no reason to lose a run
             for left in link.parent.glob(f".{LATEST}.tmp-*"):  # by one who was killed while moving the link
-                durable.remove(left)
+                disk.unlink(left)
             durable.symlink(link, self.path.name)
 
 
