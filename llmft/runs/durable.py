@@ -180,8 +180,8 @@ def unwritable(path: Path, number: int) -> LlmftError:
     with contextlib.suppress(OSError):
         free = f" ({shutil.disk_usage(path.parent).free / 1e6:,.1f} MB free)"
     return LlmftError(
-        f"{path}: cannot be written: {os.strerror(number)}{free}. Free space or fix permissions there, or name another "
-        "output_root, then repeat the command."
+        f"{path}: cannot be written: {os.strerror(number)}{free}. Free space or fix permissions there, or write elsewhere (output_root "
+        "for runs, LLMFT_CACHE for the cache), then repeat the command."
     )
 
 

@@ -240,7 +240,7 @@ def test_output_dir_with_files_of_others(tmp_path):
 
 def test_a_place_where_no_folder_can_be_made(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(LlmftError, match=r"x: cannot be written: Not a directory.*name another output_root") as refused:
+    with pytest.raises(LlmftError, match=r"x: cannot be written: Not a directory.*write elsewhere") as refused:
         claim(tmp_path / "file", label="x")
     assert refused.value.exit_code == 1
 
