@@ -86,6 +86,14 @@ class Command:
                 raise TimeoutError(f"no {path} after {timeout} s:\n{self.said()}")
             raise RuntimeError(f"ended with {self.code} before {path} was there:\n{self.said()}")
 
+    def hears(self) -> bool:
+        """Whether it has taken over the signals; before, one ends it as it would end any process."""
+        try:
+            mask = Path(f"/proc/{self.pid}/status").read_text().partition("SigCgt:")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError, IndexError):
+            return False
+        return bool(int(mask, 16) >> (signal.SIGHUP - 1) & 1)
+
     def said(self) -> str:
         """What it has written so far."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""

@@ -269,7 +269,7 @@ def while_it_imports(kind: signal.Signals, share: float, words: list[str], folde
     """Send a signal to a real command line that still loads what it needs; return the seconds from start to handlers."""
     command = crash_lab.start_real([*words, "output_dir=run"], folder, {"LLMFT_CACHE": str(folder / "cache")})
     began = time.monotonic()
-    assert command.wait_until(lambda: hears(command.pid)), command.said()
+    assert command.wait_until(command.hears), command.said()
     deaf = time.monotonic() - began
     time.sleep(share * seconds)
     command.kill(kind)
@@ -280,15 +280,6 @@ def while_it_imports(kind: signal.Signals, share: float, words: list[str], folde
         found = status.read(folder / "run")
         assert found is None or (found.state, found.error) == ("stopped", kind.name)
     return deaf
-
-
-def hears(pid: int) -> bool:
-    """Whether the process has taken over the last of the signals that it listens to."""
-    try:
-        caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return bool(caught and int(caught[1], 16) >> (signal.SIGHUP - 1) & 1)
 
 
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT], ids=lambda kind: kind.name)
