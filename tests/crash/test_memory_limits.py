@@ -34,14 +34,14 @@ def wide(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def training(model: Path, folder: Path, *settings: str) -> list[str]:
-    """Words of a training of four steps of four long rows."""
+    """Words of a training of two steps of four long rows."""
     path = folder / "rows.jsonl"
     rows = [{"text": "red green " * 15 + str(number), "answer": f"blue {number}"} for number in range(ROWS)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return [
         *("train", "task=summarization", f"model.name={model}", f"task.data.train={path}", "task.data.holdout=0"),
         *("task.source={text}", "task.target={answer}", "adapter=none", "training.baseline=false", "training.eval_every=never"),
-        *("training.batch_size=4", "training.max_steps=4", "training.save_every=1", "training.keep=9", "optimizer.lr=1e-3"),
+        *("training.batch_size=4", "training.max_steps=2", "optimizer.lr=1e-3"),
         *("hardware.threads=1", "hardware.precision=fp32", *settings),
     ]
 
@@ -165,8 +165,7 @@ def test_memory_refused(number: int, tiny: Path, tmp_path: Path) -> None:
     refused_at_random(random.Random(f"{SEED} {number}"), tiny, tmp_path / str(number))
 
 
-@pytest.mark.parametrize("kills", [0, 1])
-def test_a_run_that_the_kernel_killed_says_so_when_it_goes_on(kills: int, tiny: Path, tmp_path: Path) -> None:
+def test_a_run_that_the_kernel_killed_says_so_when_it_goes_on(tiny: Path, tmp_path: Path) -> None:
     crash_runs.write_rows(tmp_path / "data")
     words = crash_runs.training("summarization", tiny / "llama", tmp_path / "data", "training.max_steps=6", "output_dir=run")
     command = crash_lab.start(words, tmp_path, {"LAB_SIGNAL": "9@4+1"})
@@ -174,12 +173,10 @@ def test_a_run_that_the_kernel_killed_says_so_when_it_goes_on(kills: int, tiny: 
     path = tmp_path / "run" / "environment.json"
     environment = json.loads(path.read_text())
     counts = environment["oom_kills"]  # as if there had been fewer when it began
-    counts |= {name: counts[name] - kills for name in ("in_cgroup", "on_machine") if counts[name] is not None}
+    counts |= {name: counts[name] - 1 for name in ("in_cgroup", "on_machine") if counts[name] is not None}
     path.write_text(json.dumps(environment))
     code, said = crash_lab.run(words, tmp_path)
     assert code == 0, said
     sentence = "it died before its end: the kernel has killed 1 for lack of memory "
-    assert (sentence in said) is bool(kills)
-    if kills:
-        (line,) = (line for line in said.splitlines() if sentence in line)
-        assert line.endswith(" since it began. If it was this run, set training.micro_tokens lower; it then goes on with that")
+    (line,) = (line for line in said.splitlines() if sentence in line)
+    assert line.endswith(" since it began. If it was this run, set training.micro_tokens lower; it then goes on with that")
