@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from llmft.errors import ModelError
 from llmft.models.folder import check_files, read_header, read_settings
-from llmft.runs.durable import directory
+from llmft.runs.durable import directory, remove_leftovers
 
 PICKLES = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
 """Names of pickled weights, whole or in parts with their index."""
@@ -45,6 +45,7 @@ def convert_gguf(source: Path, file: str, target: Path) -> None:
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
     target.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(target.parent)
     try:
         with directory(target) as folder:
             plain.save_pretrained(folder)
@@ -69,6 +70,7 @@ def convert_pickle(source: Path, target: Path) -> None:
     ]:
         raise ModelError(f"{source}: no {wrong[0]}; expected the pickled weights there. Is the download complete?")
     target.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(target.parent)
     with contextlib.suppress(FileExistsError), directory(target) as folder:  # another process may have converted it meanwhile
         unpickle(source, folder, names)
         for path in sorted({path for pattern in WITH_THEM for path in source.glob(pattern)} - {index}):

@@ -82,6 +82,7 @@ def make_scratch(name: str, sizes: Mapping[str, Any], texts: Callable[[], Iterab
     )
     with locked(folder.with_name(f"{folder.name}.lock")):
         if not folder.is_dir() or durable.verify(folder):
+            durable.remove_leftovers(folder.parent)
             tokenizer = train_tokenizer(texts(), checked.vocab_size)
             model = random_transformer(checked, tokenizer, seed)
             with durable.replacement(folder) as new:
