@@ -19,7 +19,7 @@ CROSS_ATTENTION_BYTES = 13
 READ_BYTES = 4
 
 MICRO_TOKENS = {"cpu": 2048, "cuda": 16384}  # beyond this many tokens a pass gets larger, but no faster
-MARGIN = 1.25  # of what a trial took: later micro-batches have other shapes, and leave holes between each other
+MARGIN = 1.25  # of what a trial took: micro-batches to come leave holes in memory; 25 steps of a LoRA training took 1.1 of it
 SHARE = 0.8  # of the free memory; the rest is for what the estimate does not know
 
 SMALLER = "Set model.gradient_checkpointing=true, adapter=lora, a smaller task.max_source_tokens, or a smaller model."
