@@ -6,6 +6,8 @@ Each has its family's class, a tokenizer of that family's kind trained on a few 
 """
 
 import json
+import re
+import string
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -86,7 +88,10 @@ def pieces(special: list[str]) -> list[tuple[str, float]]:
     alphabet = sorted({letter for text in TEXT for letter in text} | set("abcdefghijklmnopqrstuvwxyz"))
     trainer = trainers.UnigramTrainer(vocab_size=400, special_tokens=special, unk_token="<unk>", initial_alphabet=alphabet)
     tokenizer.train_from_iterator(TEXT, trainer)
-    return [(piece, score) for piece, score in json.loads(tokenizer.to_str())["model"]["vocab"]]
+    # Training is not quite repeatable: which of two pieces as likely as each other comes first differs from time to time.
+    learnt = {piece: round(score, 2) for piece, score in json.loads(tokenizer.to_str())["model"]["vocab"]}
+    ordered = sorted(learnt.keys() - set(special), key=lambda piece: (-learnt[piece], piece))
+    return [(piece, learnt[piece]) for piece in [*special, *ordered]]
 
 
 def sentence_tokenizer(special: list[str], ending: str, **roles: str) -> PreTrainedTokenizerFast:
@@ -107,13 +112,16 @@ def multilingual(codes: list[str]) -> list[tuple[str, float]]:
 
 
 def word_tokenizer() -> PreTrainedTokenizerFast:
-    """WordPiece with [CLS] and [SEP], as BERT has it."""
+    """WordPiece with [CLS] and [SEP], as BERT has it; letters and words, because a trained vocabulary differs from time to time."""
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    words = set(re.findall(r"\w+|[^\w\s]", " ".join(TEXT).lower()))
+    letters = sorted({letter for word in words for letter in word} | set(string.ascii_lowercase))
+    vocabulary = dict.fromkeys([*special, *letters, *(f"##{letter}" for letter in letters), *sorted(words)])
+    tokenizer = Tokenizer(models.WordPiece(vocab={token: place for place, token in enumerate(vocabulary)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    tokenizer.train_from_iterator(TEXT, trainers.WordPieceTrainer(vocab_size=400, special_tokens=special))
+    tokenizer.add_special_tokens(special)
     ids = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ids
