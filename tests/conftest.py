@@ -1,12 +1,17 @@
-"""What tests share: tiny models of every architecture, made once, and a cache of their own."""
+"""What tests share: tiny models of every architecture, made once, a cache of their own, and no signal from one to the next."""
 
 import importlib.util
 import os
+import signal
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from absl import logging as absl_logging
+
+from llmft.runs import signals
 
 ROOT = Path(__file__).parent.parent
 
@@ -36,3 +41,16 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep converted models and tokens out of the user's cache."""
     os.environ["LLMFT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True)
+def _no_signal_is_left() -> Iterator[None]:
+    """Signals that a test sends, and handlers that a command it calls installs, end with it: one still noted would stop another's work."""
+    before = {number: signal.getsignal(number) for number in signals.SIGNALS}
+    yield
+    until = time.monotonic() + 1
+    while signals._stopping and signals._watching and signals._first is None and time.monotonic() < until:
+        time.sleep(0.001)  # the watching thread has read by now, before another test begins
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    signals._first, signals._stopping, signals._noted, signals._depth, signals._closed = None, False, None, 0, False
