@@ -1,6 +1,7 @@
 """docs/run-directory.md says what the files hold; here it is held against the files."""
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 
@@ -19,10 +20,11 @@ from llmft.data.example import (
 )
 from llmft.reports import results
 from llmft.reports.record import Record, read
-from llmft.runs.provenance import environment
+from llmft.runs.directory import claim
 from llmft.runs.status import STATES, Status
 from llmft.tasks.bound import bind_task
 from llmft.tasks.scoring import scored
+from llmft.train import write_settings
 from llmft.training.memory import Plan
 
 PAGE = (Path(__file__).parents[2] / "docs" / "run-directory.md").read_text(encoding="utf-8")
@@ -74,8 +76,10 @@ def test_states():
     assert set(re.findall(r"`(\w+)`", TABLES["status.json"]["state"])) == set(STATES)
 
 
-def test_environment():
-    assert set(TABLES["environment.json"]) == set(environment())
+def test_environment(tmp_path):
+    write_settings(claim(str(tmp_path), None, "x", "f", "auto", ["llmft"]), TrainRun(), None)
+    (path,) = tmp_path.rglob("environment.json")
+    assert set(TABLES["environment.json"]) == set(json.loads(path.read_bytes()))
 
 
 def test_rows_of_metrics(tmp_path):
