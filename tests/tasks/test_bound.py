@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from llmft.config import names
 from llmft.config.schema import Formulation, LabelKind, Task
 from llmft.data.row import Row
 from llmft.data.row_function import apply_row
@@ -19,6 +20,9 @@ def short_only(row):
 
 def own_score(predictions, references, weight=1.0):
     return []
+
+def picky(predictions, references, share=0.5):
+    return [share * len(predictions)] if share < 1 else []
 """
 
 
@@ -64,15 +68,11 @@ def test_everything_wrong_is_said_at_once(plugin):
     assert "did you mean rouge" in problems[1].lower()
 
 
-def test_an_option_of_the_wrong_kind(monkeypatch):
+def test_an_option_of_the_wrong_kind(plugin, monkeypatch):
     """What a signature cannot tell would only show when the tuned model is scored."""
-
-    def picky(predictions, references, share=0.5):
-        return [share * len(predictions)] if share < 1 else []
-
-    monkeypatch.setattr("llmft.metrics.rouge.rouge", picky)
-    with pytest.raises(ConfigError, match=r"^task\.metrics\.rouge: does not work with share=much: .*Correct the options"):
-        bind_task(Task(metrics={"rouge": {"share": "much"}}), [])
+    monkeypatch.setitem(names.METRICS, "picky", "my_task.picky")
+    with pytest.raises(ConfigError, match=r"^task\.metrics\.picky: does not work with share=much: .*Correct the options"):
+        bind_task(Task(metrics={"picky": {"share": "much"}}), ["my_task"])
 
 
 LABELS = Task(name="mine", formulation=Formulation.label)
