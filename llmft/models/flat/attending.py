@@ -1,0 +1,42 @@
+"""How the layers of one batch attend: its documents, the positions' angles, and the kernel of its device."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from llmft.models.flat.causal import attend, attend_backward, documents_of, documents_of_rows
+from llmft.models.flat.pointwise import rotate
+
+# N flat tokens, Q of them that ask, H query heads, K key/value heads, E head width
+
+
+class Attending:
+    """Attention of one kind of layer over one batch; `rows` are those that ask, None: all."""
+
+    def __init__(
+        self, lengths: Sequence[int], rows: Tensor | None, cos_NE: Tensor, sin_NE: Tensor, scale: float, window: int | None
+    ):
+        self.rows = rows
+        self._scale = scale
+        self._head_width = cos_NE.shape[-1]
+        self._turn_k = cos_NE[:, None], sin_NE[:, None]
+        self._turn_q = self._turn_k if rows is None else (cos_NE[rows, None], sin_NE[rows, None])
+        self._documents = (
+            documents_of(lengths, window, cos_NE)
+            if rows is None
+            else documents_of_rows(lengths, rows.tolist(), window, cos_NE)
+        )
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Any]:
+        """Return what is read (Q, H, E), and what the backward pass needs."""
+        q_QHE, k_NKE, v_NKE = (each.unflatten(1, (-1, self._head_width)) for each in (q, k, v))
+        out_QHE, held = attend(rotate(q_QHE, *self._turn_q), rotate(k_NKE, *self._turn_k), v_NKE, self._documents, self._scale)
+        return out_QHE, (held, k_NKE.shape[1])
+
+    def backward(self, held: Any, gradient_QHE: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the gradients of q, k and v, each (Q or N, heads x E)."""
+        dq_QHE, dk_NKE, dv_NKE = attend_backward(gradient_QHE, held[0], self._documents, self._scale, held[1])
+        (cos_q, sin_q), (cos_k, sin_k) = self._turn_q, self._turn_k
+        dq_QHE, dk_NKE = rotate(dq_QHE, cos_q, -sin_q), rotate(dk_NKE, cos_k, -sin_k)  # by the opposite angle
+        return dq_QHE.flatten(1), dk_NKE.flatten(1), dv_NKE.flatten(1)

@@ -1,0 +1,88 @@
+"""A decoder's forward pass over a ragged batch, layer by layer, on the weights of transformers' model.
+
+For architectures that are made like Llama: norm, attention with rotary positions, norm, gated feed-forward layer.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from llmft.data.batch import Batch
+from llmft.models.flat.attending import Attending
+from llmft.models.flat.block import AttentionHalf, FeedForwardHalf
+from llmft.models.flat.projection import Projection, projection_of
+
+# N flat tokens, M rows that carry loss, D model width
+
+KNOWN = {"llama", "mistral", "qwen2"}
+"""Architectures (transformers' model_type) whose layers are what `FlatDecoder` computes; others look alike and are not."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The parts of one layer: norms, projections and the window of its attention, None for all tokens before."""
+
+    attention_norm: nn.Module
+    attention: tuple[Projection, ...]
+    feed_forward_norm: nn.Module
+    feed_forward: tuple[Projection, ...]
+    scale: float
+    window: int | None
+
+
+def layers_of(model: PreTrainedModel) -> list[Layer] | None:
+    """Return the model's layers as this module computes them; None where one is something else."""
+    config = model.config
+    if config.model_type not in KNOWN or config.hidden_act != "silu" or getattr(config, "attention_dropout", 0.0):
+        return None
+    found = []
+    for layer in model.base_model.layers:  # type: ignore[union-attr]
+        attention, inner = layer.self_attn, layer.mlp
+        attending = [projection_of(each) for each in (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj)]
+        feeding = [projection_of(each) for each in (inner.gate_proj, inner.up_proj, inner.down_proj)]
+        if None in attending or None in feeding or hasattr(attention, "q_norm"):
+            return None
+        found.append(
+            Layer(
+                layer.input_layernorm,
+                tuple(attending),  # type: ignore[arg-type]
+                layer.post_attention_layernorm,
+                tuple(feeding),  # type: ignore[arg-type]
+                attention.scaling,
+                getattr(attention, "sliding_window", None),
+            )
+        )
+    return found
+
+
+def tensors_of(projections: Iterable[Projection]) -> list[Tensor | None]:
+    """Return the tensors of projections, in the order that the halves of a layer take them."""
+    return [tensor for each in projections for tensor in each.tensors]
+
+
+def flat_states(model: PreTrainedModel, layers: list[Layer], batch: Batch, dtype: torch.dtype) -> Tensor:
+    """Return the last hidden states (M, D) of the rows that carry loss, computed in `dtype`.
+
+    In the last layer only those rows ask and go on: of the others, nothing is read but their keys and values.
+    """
+    base, stream = model.base_model, batch.stream
+    h_ND = base.embed_tokens(stream.tokens_N).to(dtype)  # type: ignore[operator]
+    cos, sin = base.rotary_emb(h_ND[None], position_ids=stream.positions_N[None])  # type: ignore[operator]
+    kinds: dict[tuple[bool, float, int | None], Attending] = {}
+    for place, layer in enumerate(layers):
+        rows = batch.loss_rows_M if place == len(layers) - 1 else None
+        kind = (rows is None, layer.scale, layer.window)
+        if kind not in kinds:
+            kinds[kind] = Attending(stream.lengths, rows, cos[0], sin[0], layer.scale, layer.window)
+        norm = layer.attention_norm
+        h_ND = AttentionHalf.apply(  # type: ignore[no-untyped-call]
+            h_ND, norm.weight, norm.variance_epsilon, kinds[kind], layer.attention, *tensors_of(layer.attention)
+        )
+        norm = layer.feed_forward_norm
+        h_ND = FeedForwardHalf.apply(  # type: ignore[no-untyped-call]
+            h_ND, norm.weight, norm.variance_epsilon, layer.feed_forward, *tensors_of(layer.feed_forward)
+        )
+    return base.norm(h_ND)  # type: ignore[operator]

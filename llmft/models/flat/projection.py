@@ -1,0 +1,139 @@
+"""Linear layers that read the same input, with or without low-rank updates: y = xW^T + b + s(xA^T)B^T, forward and backward.
+
+Written out because autograd would make a tensor for every term: here products are added up where the first one stands, the
+updates of all layers share one product with their input, and what is frozen has no gradient. Weights may be kept in a wider
+format than the input; they are read in the input's.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+# N flat tokens, I and O input and output width of a layer, R rank of its update
+
+
+class Update(NamedTuple):
+    """A low-rank update s(xA^T)B^T (Hu et al. 2021, arXiv:2106.09685): `down` is A (R, I), `up` is B (O, R)."""
+
+    down: Tensor
+    up: Tensor
+    scale: float
+
+
+@dataclass(frozen=True)
+class Projection:
+    """A linear layer: weight (O, I), bias (O) or None, update or None."""
+
+    weight: Tensor
+    bias: Tensor | None = None
+    update: Update | None = None
+
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        """All that may be trained, in a fixed order."""
+        return self.weight, self.bias, *(self.update[:2] if self.update else (None, None))
+
+
+def projection_of(layer: nn.Module) -> Projection | None:
+    """Return what a linear layer computes, one with PEFT's LoRA around it included; None for any other layer.
+
+    None, too, where the update is no plain one: more than one adapter, dropout on its input, a bias of its own, or a variant
+    (DoRA and the like).
+    """
+    if type(layer) is nn.Linear:
+        return Projection(layer.weight, layer.bias)
+    base = getattr(layer, "base_layer", None)
+    if type(base) is not nn.Linear or not hasattr(layer, "lora_A"):
+        return None
+    if layer.merged or layer.disable_adapters or list(layer.lora_A) != ["default"] or layer.lora_variant:
+        return None
+    down, up, dropout = layer.lora_A["default"], layer.lora_B["default"], layer.lora_dropout["default"]
+    if down.bias is not None or up.bias is not None or not isinstance(dropout, nn.Identity):
+        return None
+    return Projection(base.weight, base.bias, Update(down.weight, up.weight, layer.scaling["default"]))
+
+
+def ungrouped(projections: Sequence[Projection], tensors: Sequence[Tensor | None]) -> list[Projection]:
+    """Put tensors, four for each projection as in `tensors`, in the projections' places."""
+    found = []
+    for place, like in enumerate(projections):
+        weight, bias, down, up = tensors[4 * place : 4 * place + 4]
+        assert weight is not None
+        update = None
+        if like.update is not None:
+            assert down is not None and up is not None
+            update = Update(down, up, like.update.scale)
+        found.append(Projection(weight, bias, update))
+    return found
+
+
+def project(x_NI: Tensor, projections: Sequence[Projection], added_NO: Tensor | None = None) -> tuple[list[Tensor], Tensor | None]:
+    """Return the layers' outputs, and the input's product with the updates' A side by side, which the backward pass reads.
+
+    added_NO: what a single layer's output is added to, a residual.
+    """
+    dtype = x_NI.dtype
+    downs = [each.update.down for each in projections if each.update is not None]
+    low_NR = x_NI @ side_by_side(downs, dtype).t() if downs else None
+    outputs, start = [], 0
+    for each in projections:
+        weight = each.weight.to(dtype)
+        if added_NO is not None:
+            out_NO = torch.addmm(added_NO, x_NI, weight.t())
+            if each.bias is not None:
+                out_NO += each.bias.to(dtype)
+        elif each.bias is not None:
+            out_NO = torch.addmm(each.bias.to(dtype), x_NI, weight.t())
+        else:
+            out_NO = x_NI @ weight.t()
+        if each.update is not None:
+            assert low_NR is not None
+            stop = start + each.update.down.shape[0]
+            out_NO.addmm_(low_NR[:, start:stop], each.update.up.to(dtype).t(), alpha=each.update.scale)
+            start = stop
+        outputs.append(out_NO)
+    return outputs, low_NR
+
+
+def side_by_side(downs: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """Return the A of several updates as one matrix (sum of R, I)."""
+    return downs[0].to(dtype) if len(downs) == 1 else torch.cat([down.to(dtype) for down in downs])
+
+
+def project_backward(
+    x_NI: Tensor, projections: Sequence[Projection], low_NR: Tensor | None, gradients: Sequence[Tensor]
+) -> tuple[Tensor, list[Tensor | None]]:
+    """Return the gradient of the layers' input, and those of their tensors in the order of `Projection.tensors`."""
+    dtype = x_NI.dtype
+    ranks = [each.update.down.shape[0] if each.update else 0 for each in projections]
+    back_NR = x_NI.new_empty(len(x_NI), sum(ranks)) if low_NR is not None else None
+    dx_NI: Tensor | None = None
+    found: list[Tensor | None] = []
+    start = 0
+    for each, gradient_NO, rank in zip(projections, gradients, ranks, strict=True):
+        weight = each.weight.to(dtype)
+        dx_NI = gradient_NO @ weight if dx_NI is None else dx_NI.addmm_(gradient_NO, weight)
+        found.append(gradient_NO.t() @ x_NI if each.weight.requires_grad else None)
+        found.append(gradient_NO.sum(0) if each.bias is not None and each.bias.requires_grad else None)
+        found += [None, None]
+        if each.update is None:
+            continue
+        assert low_NR is not None and back_NR is not None
+        rows = slice(start, start + rank)
+        torch.mm(gradient_NO, each.update.up.to(dtype), out=back_NR[:, rows])
+        if each.update.scale != 1:
+            back_NR[:, rows] *= each.update.scale
+        found[-1] = ((low_NR[:, rows].t() @ gradient_NO) * each.update.scale).t()
+        start += rank
+    assert dx_NI is not None
+    if back_NR is not None:
+        downs = [each.update.down for each in projections if each.update is not None]
+        dx_NI.addmm_(back_NR, side_by_side(downs, dtype))
+        parts = (back_NR.t() @ x_NI).split([rank for rank in ranks if rank])
+        places = [place for place, rank in enumerate(ranks) if rank]
+        for place, part in zip(places, parts, strict=True):
+            found[4 * place + 2] = part
+    return dx_NI, found
