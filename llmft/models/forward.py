@@ -1,13 +1,19 @@
-"""One forward pass over a ragged batch of a decoder: flat and fast where proven equal, else document by document."""
+"""One forward pass over a ragged batch of a decoder: laid end to end where that is proven equal, else document by document.
 
-from dataclasses import dataclass
+Three paths give the same loss: `flat`, layers that are written out for decoders like Llama; `ragged`, any decoder of
+transformers' that takes documents laid end to end; `plain`, transformers by itself, a document at a time.
+"""
+
+from enum import Enum
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from llmft.data.batch import Batch
+from llmft.hardware.precision import autocast
 from llmft.models.attention import UnsupportedAttention, ragged
+from llmft.models.flat.decoder import flat_states, layers_of
 from llmft.models.loss import summed_cross_entropy, token_loss
 
 # N flat tokens of a ragged batch, M rows that carry loss, D model width
@@ -40,40 +46,26 @@ def plain_loss(model: PreTrainedModel, batch: Batch) -> Tensor:
     return total
 
 
-@dataclass(frozen=True)
-class PathCheck:
-    """Whether the fast path equals the plain one on real documents, and how far apart they are."""
+class Path(Enum):
+    """How a batch goes through a decoder, the fastest first."""
 
-    fast: bool
-    reason: str
-    relative_difference: float | None = None
-
-
-# Layers that see more or less than their own document by a mask that transformers would build. Short documents do not
-# show it: a chunk longer than all that are compared cuts nothing.
-KNOWN_LAYERS = {"full_attention", "sliding_attention"}
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2}  # of the loss; bf16 keeps 8 bits, each path rounds its own way
+    flat = "flat"
+    ragged = "ragged"
+    plain = "plain"
 
 
-def check_fast_path(model: PreTrainedModel, batch: Batch, precision: torch.dtype) -> PathCheck:
-    """Send a few real documents through both paths and compare their losses.
+def batch_loss(model: PreTrainedModel, batch: Batch, precision: torch.dtype, path: Path) -> Tensor:
+    """Summed loss of the batch, by one of the paths."""
+    if path is Path.flat:
+        return flat_loss(model, batch, precision)
+    with autocast(model.device, precision):
+        return ragged_loss(model, batch) if path is Path.ragged else plain_loss(model, batch)
 
-    The plain path runs every document alone, so a path on which documents touch each other does not pass either.
-    """
-    if unknown := set(getattr(model.config, "layer_types", None) or ()) - KNOWN_LAYERS:
-        return PathCheck(False, f"layers of {', '.join(sorted(unknown))}")
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            plain = plain_loss(model, batch).item()
-            fast = ragged_loss(model, batch).item()
-    except (UnsupportedAttention, TypeError, RuntimeError) as error:
-        # an architecture that cannot take flat documents fails in its own way: by a keyword, a shape or a mask
-        return PathCheck(False, str(error).splitlines()[0])
-    finally:
-        model.train(training)
-    difference = abs(fast - plain) / max(abs(plain), 1e-9)
-    if not difference <= TOLERANCE[precision]:
-        return PathCheck(False, f"losses differ by {difference:.1e}, allowed are {TOLERANCE[precision]:.0e}", difference)
-    return PathCheck(True, "equal to one document at a time", difference)
+
+def flat_loss(model: PreTrainedModel, batch: Batch, precision: torch.dtype) -> Tensor:
+    """Summed loss of the batch by layers that are written out. Raises UnsupportedAttention for other architectures."""
+    layers = layers_of(model)
+    if layers is None:
+        raise UnsupportedAttention("layers that are not written out")
+    hidden_MD = flat_states(model, layers, batch, precision)
+    return token_loss(hidden_MD, model.get_output_embeddings(), batch.targets_M)

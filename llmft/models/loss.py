@@ -11,7 +11,9 @@ from torch.utils.checkpoint import checkpoint
 
 # M rows that carry loss, D model width, V vocabulary
 
-CHUNK_ROWS = 1024  # 1024 rows of a 150,000-word vocabulary in float32: 600 MB for logits, which their gradient takes the place of
+CHUNK_ROWS = (
+    1024  # 1024 rows of a 150,000-word vocabulary in float32: 600 MB for logits, which their gradient takes the place of
+)
 
 
 def summed_cross_entropy(logits_MV: Tensor, targets_M: Tensor) -> Tensor:
@@ -73,7 +75,7 @@ def token_loss(hidden_MD: Tensor, head: Callable[[Tensor], Tensor], targets_M: T
         mixed = torch.is_autocast_enabled(device)
         dtype = torch.get_autocast_dtype(device) if mixed else hidden_MD.dtype
         with torch.autocast(device, enabled=False):
-            return LinearCrossEntropy.apply(hidden_MD, head.weight, targets_M, dtype)  # type: ignore[no-untyped-call]
+            return LinearCrossEntropy.apply(hidden_MD, head.weight, targets_M, dtype)
     if len(targets_M) <= CHUNK_ROWS:
         return chunk_loss(hidden_MD, targets_M)
     pairs = zip(hidden_MD.split(CHUNK_ROWS), targets_M.split(CHUNK_ROWS), strict=True)

@@ -16,9 +16,9 @@ from llmft.data.encode import Encoded
 from llmft.data.example import Example, Prediction
 from llmft.data.row import Row
 from llmft.metrics.score import Score
-from llmft.models.forward import PathCheck
 from llmft.models.head import Head
 from llmft.models.load import Pretrained
+from llmft.models.path_check import PathCheck
 from llmft.tasks.bound import BoundTask
 
 
@@ -55,8 +55,7 @@ class Formulation(Protocol):
 class Learner(Protocol):
     """A formulation with a model. Made by Learner(formulation, pretrained, generation, precision).
 
-    `unit` is what the loss is summed over and divided by: tokens, windows or texts. `fast` tells whether several documents may
-    share a forward pass; it is set once the paths were compared.
+    `unit` is what the loss is summed over and divided by: tokens, windows or texts.
     """
 
     head: Head
@@ -65,7 +64,6 @@ class Learner(Protocol):
     pretrained: Pretrained
     generation: Generation
     precision: torch.dtype
-    fast: bool
 
     def cut(self, documents: Sequence[Encoded], micro_tokens: int) -> list[list[Encoded]]:
         """Cut a step's documents into micro-batches, of at most `micro_tokens` tokens as the model reads them."""

@@ -14,8 +14,8 @@ from llmft.data.order import Order
 from llmft.data.spool import cached
 from llmft.errors import DataError
 from llmft.hardware.memory import available_bytes
-from llmft.models.forward import PathCheck
 from llmft.models.load import panics_explained
+from llmft.models.path_check import PathCheck
 from llmft.reports.console import say
 from llmft.runs.cache import cache_dir
 from llmft.runs.provenance import hash_folder

@@ -20,7 +20,10 @@ from llmft.data.batch import collate_decoder, cut
 from llmft.data.encode import Encoded
 from llmft.models.adapter import add_adapter
 from llmft.models.attention import checkpoint_layers, ragged
-from llmft.models.forward import check_fast_path, plain_loss, ragged_loss
+from llmft.models.flat.block import AttentionHalf, FeedForwardHalf
+from llmft.models.flat.decoder import flat_states, layers_of
+from llmft.models.forward import Path, flat_loss, plain_loss, ragged_loss
+from llmft.models.path_check import check_fast_path
 
 DECODERS = ["llama", "qwen3", "gpt2"]
 LORA = Adapter(name=AdapterKind.lora, r=4)
@@ -76,6 +79,11 @@ def open_for_training(open_tiny, name, lora):
     return pretrained
 
 
+def flat(model, batch):
+    """The loss of layers that are written out."""
+    return flat_loss(model, batch, torch.float32)
+
+
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
 @pytest.mark.parametrize("name", DECODERS)
 def test_loss_and_gradients_are_those_of_plain_transformers(open_tiny, documents, name, lora):
@@ -85,7 +93,7 @@ def test_loss_and_gradients_are_those_of_plain_transformers(open_tiny, documents
     expected = gradients(model, lambda: reference(model, documents))
     assert len(expected) == len(pretrained.trained)
     batch = collate_decoder(documents)
-    for path in (ragged_loss, plain_loss):
+    for path in (*([] if name == "gpt2" else [flat]), ragged_loss, plain_loss):
         assert path(model, batch).item() == pytest.approx(expected_loss, rel=1e-5)
         assert farthest(gradients(model, lambda path=path: path(model, batch)), expected) <= 1e-5
 
@@ -100,6 +108,23 @@ def test_micro_batches_change_nothing(open_tiny, documents, name):
     assert total == pytest.approx(ragged_loss(model, whole).item(), rel=1e-5)
     found = gradients(model, *(lambda part=part: ragged_loss(model, part) for part in parts))
     assert farthest(found, gradients(model, lambda: ragged_loss(model, whole))) <= 1e-5
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3"])
+def test_flat_documents_do_not_see_each_other(open_tiny, documents, name):
+    model = open_tiny(name).model
+
+    def states(items):
+        batch = collate_decoder(items)
+        counts = [int(item.loss_mask[1:].sum()) for item in items]
+        with torch.no_grad():
+            return flat_states(model, layers_of(model), batch, torch.float32).split(counts)
+
+    before = states(documents)
+    other = replace(documents[1], ids=documents[1].ids[::-1].copy())
+    after = states([documents[0], other, *documents[2:]])
+    same = [torch.equal(one, two) for one, two in zip(before, after, strict=True)]
+    assert same == [place != 1 for place in range(len(documents))]
 
 
 @pytest.mark.parametrize("name", DECODERS)
@@ -128,15 +153,19 @@ def test_documents_do_not_see_each_other(open_tiny, documents, name):
         assert same == [place != changed for place in range(len(documents))]
 
 
-@pytest.mark.parametrize("fast", [True, False], ids=["ragged", "plain"])
+@pytest.mark.parametrize("path", [flat, ragged_loss, plain_loss], ids=["flat", "ragged", "plain"])
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
 @pytest.mark.parametrize("name", DECODERS)
-def test_gradient_checkpointing_changes_no_gradient(open_tiny, documents, name, lora, fast):
+def test_gradient_checkpointing_changes_no_gradient(monkeypatch, open_tiny, documents, name, lora, path):
+    if (name, path) == ("gpt2", flat):
+        return
     model = open_for_training(open_tiny, name, lora).model
-    path = ragged_loss if fast else plain_loss
     batch = collate_decoder(documents)
     without = gradients(model, lambda: path(model, batch))
     calls = []
+    halves = [AttentionHalf.forward, FeedForwardHalf.forward]
+    for half, forward in zip((AttentionHalf, FeedForwardHalf), halves, strict=True):
+        monkeypatch.setattr(half, "forward", lambda *given, forward=forward: calls.append("half") or forward(*given))
     layers = model.base_model.h if name == "gpt2" else model.base_model.layers
     layers[0].register_forward_pre_hook(lambda *_: calls.append("forward"))
     norm = layers[0].ln_1 if name == "gpt2" else layers[0].input_layernorm
@@ -148,7 +177,10 @@ def test_gradient_checkpointing_changes_no_gradient(open_tiny, documents, name, 
     model.train()  # layers are computed again in training only
     attention = model.config._attn_implementation
     assert farthest(gradients(model, lambda: path(model, batch)), without) <= 1e-6
-    passes = 1 if fast else len(documents)
+    if path is flat:  # two halves of each of two layers, in the forward pass and again in the backward pass
+        assert calls == ["half"] * 8
+        return
+    passes = 1 if path is ragged_loss else len(documents)
     assert (calls.count("forward"), calls.count("norm")) == (passes, 2 * passes)
     assert model.config._attn_implementation == attention
 
@@ -166,9 +198,10 @@ def test_sliding_window(documents, loud, config):
     model = loud(AutoModelForCausalLM.from_config(config))
     batch = collate_decoder(documents)
     expected = reference(model, documents)
-    assert ragged_loss(model, batch).item() == pytest.approx(expected.item(), rel=1e-5)
-    found = gradients(model, lambda: ragged_loss(model, batch))
-    assert farthest(found, gradients(model, lambda: reference(model, documents))) <= 1e-5
+    for path in (flat, ragged_loss):
+        assert path(model, batch).item() == pytest.approx(expected.item(), rel=1e-5)
+        found = gradients(model, lambda path=path: path(model, batch))
+        assert farthest(found, gradients(model, lambda: reference(model, documents))) <= 1e-5
     config.sliding_window = None  # the window matters on these documents
     config.layer_types = ["full_attention", "full_attention"]
     wide = AutoModelForCausalLM.from_config(config)
@@ -203,8 +236,9 @@ def test_fast_path_is_refused_where_it_is_not_equal(documents, loud, config, rea
 @pytest.mark.parametrize("name", DECODERS)
 def test_fast_path_is_taken_where_it_is_equal(open_tiny, documents, name):
     found = check_fast_path(open_tiny(name).model, collate_decoder(documents), torch.float32)
-    assert found.fast
+    assert found.path is (Path.ragged if name == "gpt2" else Path.flat)
     assert found.relative_difference < 1e-5
+    assert found.gradient_difference < 1e-5
 
 
 def test_a_document_without_loss_counts_nothing(open_tiny, documents):

@@ -24,6 +24,7 @@ from llmft.data.example import TextExample
 from llmft.errors import ConfigError
 from llmft.models.export import export
 from llmft.models.family import Family
+from llmft.models.forward import Path
 from llmft.tasks.bound import bind_task
 from llmft.tasks.open import EXAMPLES, INSTEAD, choose_learner, open_task, open_training
 
@@ -77,7 +78,7 @@ def test_gradient_checkpointing_changes_memory_and_not_the_gradients(tiny):
         for name, weight in task.pretrained.trained:
             if "lora_B" in name:
                 torch.nn.init.normal_(weight, generator=torch.Generator().manual_seed(0))
-        task.fast = True
+        task.path = Path.flat
         documents = [document for each in examples(4) for document in task.encode(each)]
         task.loss(documents).backward()
         found.append([weight.grad for _, weight in task.pretrained.trained])

@@ -23,20 +23,21 @@ class Attending:
         self._turn_k = cos_NE[:, None], sin_NE[:, None]
         self._turn_q = self._turn_k if rows is None else (cos_NE[rows, None], sin_NE[rows, None])
         self._documents = (
-            documents_of(lengths, window, cos_NE)
-            if rows is None
-            else documents_of_rows(lengths, rows.tolist(), window, cos_NE)
+            documents_of(lengths, window, cos_NE) if rows is None else documents_of_rows(lengths, rows.tolist(), window, cos_NE)
         )
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Any]:
+    def heads(self, x: Tensor) -> Tensor:
+        """Return a projection's output as heads (Q or N, heads, E)."""
+        return x.unflatten(1, (-1, self._head_width))
+
+    def forward(self, q_QHE: Tensor, k_NKE: Tensor, v_NKE: Tensor) -> tuple[Tensor, Any]:
         """Return what is read (Q, H, E), and what the backward pass needs."""
-        q_QHE, k_NKE, v_NKE = (each.unflatten(1, (-1, self._head_width)) for each in (q, k, v))
         out_QHE, held = attend(rotate(q_QHE, *self._turn_q), rotate(k_NKE, *self._turn_k), v_NKE, self._documents, self._scale)
         return out_QHE, (held, k_NKE.shape[1])
 
     def backward(self, held: Any, gradient_QHE: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the gradients of q, k and v, each (Q or N, heads x E)."""
+        """Return the gradients of q, k and v, as heads; those of v side by side."""
         dq_QHE, dk_NKE, dv_NKE = attend_backward(gradient_QHE, held[0], self._documents, self._scale, held[1])
         (cos_q, sin_q), (cos_k, sin_k) = self._turn_q, self._turn_k
-        dq_QHE, dk_NKE = rotate(dq_QHE, cos_q, -sin_q), rotate(dk_NKE, cos_k, -sin_k)  # by the opposite angle
-        return dq_QHE.flatten(1), dk_NKE.flatten(1), dv_NKE.flatten(1)
+        # turned back by the opposite angle
+        return rotate(dq_QHE, cos_q, -sin_q), rotate(dk_NKE, cos_k, -sin_k), dv_NKE.flatten(1)

@@ -18,46 +18,57 @@ from llmft.models.flat.projection import Projection, project, project_backward, 
 
 
 class AttentionHalf(Function):
-    """h + o(attention(q(x), k(x), v(x))) with x = norm(h); of the rows that ask alone, where `attending` names some."""
+    """h + o(attention(q(x), k(x), v(x))) with x = norm(h); of the rows that ask alone, where `attending` names some.
+
+    The last two tensors are the weights (E) of norms over each head of queries and keys (Qwen3), or None.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, h_ND: Tensor, norm_D: Tensor, eps: float, attending: Attending, projections: Sequence[Projection], *tensors: Tensor | None
+        ctx: Any,
+        h_ND: Tensor,
+        norm_D: Tensor,
+        eps: float,
+        attending: Attending,
+        projections: Sequence[Projection],
+        *tensors: Tensor | None,
     ) -> Tensor:
         q, k, v, o = ungrouped(projections, tensors)
         x_ND, scale_N1 = rms_norm(h_ND, norm_D, eps)
         asked = attending.rows
         if asked is None:
             (q_out, k_out, v_out), low = project(x_ND, [q, k, v])
-            lows = (low,)
-            residual = h_ND
+            low_q, residual = None, h_ND
         else:
             (q_out,), low_q = project(x_ND[asked], [q])
             (k_out, v_out), low = project(x_ND, [k, v])
-            lows = (low, low_q)
             residual = h_ND[asked]
-        out_QHE, ctx.held = attending.forward(q_out, k_out, v_out)
+        q_QHE, scale_q = norm_heads(attending.heads(q_out), tensors[-2], eps)
+        k_NKE, scale_k = norm_heads(attending.heads(k_out), tensors[-1], eps)
+        raw = (None, None) if scale_q is None else (q_out, k_out)
+        out_QHE, ctx.held = attending.forward(q_QHE, k_NKE, attending.heads(v_out))
         (out_QD,), low_o = project(out_QHE.flatten(1), [o], residual)
         ctx.attending, ctx.projections = attending, projections
-        ctx.lows = len(lows)
-        ctx.save_for_backward(h_ND, norm_D, scale_N1, out_QHE, low_o, *lows, *tensors)
+        ctx.save_for_backward(h_ND, norm_D, scale_N1, out_QHE, low, low_q, low_o, *raw, scale_q, scale_k, *tensors)
         return out_QD
 
     @staticmethod
     def backward(ctx: Any, gradient_QD: Tensor) -> tuple[Tensor | None, ...]:
-        h_ND, norm_D, scale_N1, out_QHE, low_o, *rest = ctx.saved_tensors
-        lows, tensors = rest[: ctx.lows], rest[ctx.lows :]
+        h_ND, norm_D, scale_N1, out_QHE, low, low_q, low_o, q_raw, k_raw, scale_q, scale_k, *tensors = ctx.saved_tensors
         q, k, v, o = ungrouped(ctx.projections, tensors)
+        attending: Attending = ctx.attending
         dout, found_o = project_backward(out_QHE.flatten(1), [o], low_o, [gradient_QD])
-        x_ND = scaled(h_ND, scale_N1).mul_(norm_D.to(h_ND.dtype))
-        dq, dk, dv = ctx.attending.backward(ctx.held, dout.view_as(out_QHE))
+        dq, dk, dv = attending.backward(ctx.held, dout.view_as(out_QHE))
         ctx.held = None
-        asked = ctx.attending.rows
+        dq, dnorm_q = norm_heads_backward(dq, q_raw, scale_q, tensors[-2])
+        dk, dnorm_k = norm_heads_backward(dk, k_raw, scale_k, tensors[-1])
+        x_ND = scaled(h_ND, scale_N1).mul_(norm_D.to(h_ND.dtype))
+        asked = attending.rows
         if asked is None:
-            dx_ND, found = project_backward(x_ND, [q, k, v], lows[0], [dq, dk, dv])
+            dx_ND, found = project_backward(x_ND, [q, k, v], low, [dq, dk, dv])
         else:
-            dx_ND, found_kv = project_backward(x_ND, [k, v], lows[0], [dk, dv])
-            dx_QD, found_q = project_backward(x_ND[asked], [q], lows[1], [dq])
+            dx_ND, found_kv = project_backward(x_ND, [k, v], low, [dk, dv])
+            dx_QD, found_q = project_backward(x_ND[asked], [q], low_q, [dq])
             dx_ND.index_add_(0, asked, dx_QD)
             found = [*found_q, *found_kv]
         dh_ND, dnorm_D = rms_norm_backward(dx_ND, h_ND, scale_N1, norm_D)
@@ -65,14 +76,31 @@ class AttentionHalf(Function):
             dh_ND += gradient_QD
         else:
             dh_ND.index_add_(0, asked, gradient_QD)
-        return dh_ND, dnorm_D, None, None, None, *found, *found_o
+        return dh_ND, dnorm_D, None, None, None, *found, *found_o, dnorm_q, dnorm_k
+
+
+def norm_heads(x_NHE: Tensor, weight_E: Tensor | None, eps: float) -> tuple[Tensor, Tensor | None]:
+    """Norm each head; without a weight, nothing happens."""
+    return (x_NHE, None) if weight_E is None else rms_norm(x_NHE, weight_E, eps)
+
+
+def norm_heads_backward(
+    gradient: Tensor, raw: Tensor | None, scale: Tensor | None, weight_E: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Return the gradients of the heads, laid side by side, and of the weight."""
+    if raw is None or scale is None or weight_E is None:
+        return gradient.flatten(1), None
+    found, dweight_E = rms_norm_backward(gradient.contiguous(), raw.view_as(gradient), scale, weight_E)
+    return found.flatten(1), dweight_E
 
 
 class FeedForwardHalf(Function):
     """h + down(silu(gate(x)) * up(x)) with x = norm(h)."""
 
     @staticmethod
-    def forward(ctx: Any, h_ND: Tensor, norm_D: Tensor, eps: float, projections: Sequence[Projection], *tensors: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any, h_ND: Tensor, norm_D: Tensor, eps: float, projections: Sequence[Projection], *tensors: Tensor | None
+    ) -> Tensor:
         gate, up, down = ungrouped(projections, tensors)
         x_ND, scale_N1 = rms_norm(h_ND, norm_D, eps)
         (gate_NF, up_NF), low = project(x_ND, [gate, up])

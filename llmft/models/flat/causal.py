@@ -88,9 +88,7 @@ def attend_backward(
         found.append(backward_op(*asked, out, log_sums, 0.0, mask is None, attn_mask=mask, scale=scale))
     dq_QHE = flat_of([dq for dq, _, _ in found])
     kept = [keys for _, keys, _ in documents]
-    dk_NKE, dv_NKE = (
-        of_key_heads(scattered([each[place] for each in found], kept, k_NHE), num_key_heads) for place in (1, 2)
-    )
+    dk_NKE, dv_NKE = (of_key_heads(scattered([each[place] for each in found], kept, k_NHE), num_key_heads) for place in (1, 2))
     return dq_QHE, dk_NKE, dv_NKE
 
 

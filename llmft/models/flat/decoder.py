@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from llmft.data.batch import Batch
@@ -17,18 +18,21 @@ from llmft.models.flat.projection import Projection, projection_of
 
 # N flat tokens, M rows that carry loss, D model width
 
-KNOWN = {"llama", "mistral", "qwen2"}
+KNOWN = {"llama", "mistral", "qwen2", "qwen3"}
 """Architectures (transformers' model_type) whose layers are what `FlatDecoder` computes; others look alike and are not."""
+
+HEAD_NORMS = ("q_norm", "k_norm")
 
 
 @dataclass(frozen=True)
 class Layer:
-    """The parts of one layer: norms, projections and the window of its attention, None for all tokens before."""
+    """The parts of one layer: norms, projections, norms of heads (or None), and the window of its attention, None: no limit."""
 
     attention_norm: nn.Module
     attention: tuple[Projection, ...]
     feed_forward_norm: nn.Module
     feed_forward: tuple[Projection, ...]
+    head_norms: tuple[Tensor | None, Tensor | None]
     scale: float
     window: int | None
 
@@ -43,7 +47,7 @@ def layers_of(model: PreTrainedModel) -> list[Layer] | None:
         attention, inner = layer.self_attn, layer.mlp
         attending = [projection_of(each) for each in (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj)]
         feeding = [projection_of(each) for each in (inner.gate_proj, inner.up_proj, inner.down_proj)]
-        if None in attending or None in feeding or hasattr(attention, "q_norm"):
+        if None in attending or None in feeding:
             return None
         found.append(
             Layer(
@@ -51,8 +55,9 @@ def layers_of(model: PreTrainedModel) -> list[Layer] | None:
                 tuple(attending),  # type: ignore[arg-type]
                 layer.post_attention_layernorm,
                 tuple(feeding),  # type: ignore[arg-type]
+                tuple(norm.weight if norm else None for norm in (getattr(attention, name, None) for name in HEAD_NORMS)),  # type: ignore[arg-type]
                 attention.scaling,
-                getattr(attention, "sliding_window", None),
+                attention.sliding_window if hasattr(attention, "sliding_window") else getattr(config, "sliding_window", None),
             )
         )
     return found
@@ -72,17 +77,24 @@ def flat_states(model: PreTrainedModel, layers: list[Layer], batch: Batch, dtype
     h_ND = base.embed_tokens(stream.tokens_N).to(dtype)  # type: ignore[operator]
     cos, sin = base.rotary_emb(h_ND[None], position_ids=stream.positions_N[None])  # type: ignore[operator]
     kinds: dict[tuple[bool, float, int | None], Attending] = {}
+    again = model.training and model.is_gradient_checkpointing
     for place, layer in enumerate(layers):
         rows = batch.loss_rows_M if place == len(layers) - 1 else None
         kind = (rows is None, layer.scale, layer.window)
         if kind not in kinds:
             kinds[kind] = Attending(stream.lengths, rows, cos[0], sin[0], layer.scale, layer.window)
-        norm = layer.attention_norm
-        h_ND = AttentionHalf.apply(  # type: ignore[no-untyped-call]
-            h_ND, norm.weight, norm.variance_epsilon, kinds[kind], layer.attention, *tensors_of(layer.attention)
-        )
-        norm = layer.feed_forward_norm
-        h_ND = FeedForwardHalf.apply(  # type: ignore[no-untyped-call]
-            h_ND, norm.weight, norm.variance_epsilon, layer.feed_forward, *tensors_of(layer.feed_forward)
-        )
+        if again:
+            h_ND = checkpoint(through, h_ND, layer, kinds[kind], use_reentrant=False, preserve_rng_state=False)
+        else:
+            h_ND = through(h_ND, layer, kinds[kind])
     return base.norm(h_ND)  # type: ignore[operator]
+
+
+def through(h_ND: Tensor, layer: Layer, attending: Attending) -> Tensor:
+    """Send hidden states through one layer."""
+    norm = layer.attention_norm
+    h_ND = AttentionHalf.apply(
+        h_ND, norm.weight, norm.variance_epsilon, attending, layer.attention, *tensors_of(layer.attention), *layer.head_norms
+    )
+    norm = layer.feed_forward_norm
+    return FeedForwardHalf.apply(h_ND, norm.weight, norm.variance_epsilon, layer.feed_forward, *tensors_of(layer.feed_forward))

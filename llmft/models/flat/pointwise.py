@@ -22,15 +22,13 @@ def scaled(x_ND: Tensor, scale_N1: Tensor) -> Tensor:
     return (x_ND * scale_N1).to(x_ND.dtype)
 
 
-def rms_norm_backward(
-    gradient_ND: Tensor, x_ND: Tensor, scale_N1: Tensor, weight_D: Tensor
-) -> tuple[Tensor, Tensor | None]:
+def rms_norm_backward(gradient_ND: Tensor, x_ND: Tensor, scale_N1: Tensor, weight_D: Tensor) -> tuple[Tensor, Tensor | None]:
     """Return the gradients of x, which takes the place of `gradient_ND`, and of the weight if that is trained."""
     normed_ND = scaled(x_ND, scale_N1)
     trained = weight_D.requires_grad
-    dweight_D = torch.linalg.vecdot(gradient_ND, normed_ND, dim=0) if trained else None
+    dweight_D = (gradient_ND * normed_ND).flatten(0, -2).sum(0) if trained else None
     gradient_ND *= weight_D.to(gradient_ND.dtype)
-    mean_N1 = torch.linalg.vecdot(gradient_ND, normed_ND, dim=-1)[:, None].float().div_(x_ND.shape[-1])
+    mean_N1 = torch.linalg.vecdot(gradient_ND, normed_ND, dim=-1)[..., None].float().div_(x_ND.shape[-1])
     gradient_ND.sub_(normed_ND.mul_(mean_N1.to(x_ND.dtype))).mul_(scale_N1.to(x_ND.dtype))
     return gradient_ND, dweight_D
 

@@ -7,7 +7,7 @@ format than the input; they are read in the input's.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,7 @@ class Projection:
         return self.weight, self.bias, *(self.update[:2] if self.update else (None, None))
 
 
-def projection_of(layer: nn.Module) -> Projection | None:
+def projection_of(layer: Any) -> Projection | None:
     """Return what a linear layer computes, one with PEFT's LoRA around it included; None for any other layer.
 
     None, too, where the update is no plain one: more than one adapter, dropout on its input, a bias of its own, or a variant
@@ -64,13 +64,16 @@ def ungrouped(projections: Sequence[Projection], tensors: Sequence[Tensor | None
         assert weight is not None
         update = None
         if like.update is not None:
-            assert down is not None and up is not None
+            assert down is not None
+            assert up is not None
             update = Update(down, up, like.update.scale)
         found.append(Projection(weight, bias, update))
     return found
 
 
-def project(x_NI: Tensor, projections: Sequence[Projection], added_NO: Tensor | None = None) -> tuple[list[Tensor], Tensor | None]:
+def project(
+    x_NI: Tensor, projections: Sequence[Projection], added_NO: Tensor | None = None
+) -> tuple[list[Tensor], Tensor | None]:
     """Return the layers' outputs, and the input's product with the updates' A side by side, which the backward pass reads.
 
     added_NO: what a single layer's output is added to, a residual.
@@ -121,7 +124,8 @@ def project_backward(
         found += [None, None]
         if each.update is None:
             continue
-        assert low_NR is not None and back_NR is not None
+        assert low_NR is not None
+        assert back_NR is not None
         rows = slice(start, start + rank)
         torch.mm(gradient_NO, each.update.up.to(dtype), out=back_NR[:, rows])
         if each.update.scale != 1:

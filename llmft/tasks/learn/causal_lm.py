@@ -13,11 +13,11 @@ from llmft.data.batch import Batch, collate_decoder, cut
 from llmft.data.encode import Encoded
 from llmft.data.example import DocumentExample, DocumentPrediction
 from llmft.errors import ConfigError
-from llmft.hardware.precision import autocast
-from llmft.models.forward import PathCheck, check_fast_path, plain_loss, ragged_loss
+from llmft.models.forward import Path, batch_loss, plain_loss
 from llmft.models.generate import generate, generation_config
 from llmft.models.head import Head
 from llmft.models.load import Pretrained
+from llmft.models.path_check import PathCheck, check_fast_path
 from llmft.tasks.language_model import LanguageModel
 from llmft.tasks.learn.reading import reading
 from llmft.tasks.learn.windows import Window, cut_windows
@@ -39,7 +39,7 @@ class CausalLM:
         self.pretrained = pretrained
         self.generation = generation
         self.precision = precision
-        self.fast = False
+        self.path = Path.plain
         task, context = formulation.task, pretrained.context
         window = min((each for each in (task.max_source_tokens, context) if each), default=None)
         if window is None:
@@ -85,15 +85,12 @@ class CausalLM:
 
     def loss(self, documents: Sequence[Encoded]) -> Tensor:
         """Negative log-likelihood, summed over tokens."""
-        path = ragged_loss if self.fast else plain_loss
-        with autocast(self.pretrained.model.device, self.precision):
-            return path(self.pretrained.model, self.collate(documents))
+        return batch_loss(self.pretrained.model, self.collate(documents), self.precision, self.path)
 
     def check_fast_path(self, documents: Sequence[Encoded]) -> PathCheck:
         """Compare the fast path with the plain one on a few documents, and take it from now on if they agree."""
-        with autocast(self.pretrained.model.device, self.precision):
-            found = check_fast_path(self.pretrained.model, self.collate(documents), self.precision)
-        self.fast = found.fast
+        found = check_fast_path(self.pretrained.model, self.collate(documents), self.precision)
+        self.path = found.path
         return found
 
     def predict(self, examples: Sequence[DocumentExample]) -> Iterator[tuple[int, DocumentPrediction]]:

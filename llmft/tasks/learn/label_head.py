@@ -18,10 +18,10 @@ from llmft.data.shorten import shorten
 from llmft.errors import ModelError
 from llmft.hardware.precision import autocast
 from llmft.models.family import Family
-from llmft.models.forward import PathCheck
 from llmft.models.head import Head
 from llmft.models.load import Pretrained
 from llmft.models.padded import label_logits, pad
+from llmft.models.path_check import PathCheck
 from llmft.tasks.label import Label
 from llmft.tasks.learn.reading import reading
 from llmft.tasks.learn.together import check_together, summed

@@ -13,10 +13,10 @@ from llmft.data.encode import Encoded
 from llmft.data.example import DocumentExample, DocumentPrediction
 from llmft.errors import ConfigError, ModelError
 from llmft.hardware.precision import autocast
-from llmft.models.forward import PathCheck
 from llmft.models.head import Head
 from llmft.models.load import Pretrained
 from llmft.models.padded import masked_loss, pad
+from llmft.models.path_check import PathCheck
 from llmft.tasks.language_model import LanguageModel
 from llmft.tasks.learn.reading import reading
 from llmft.tasks.learn.together import check_together, summed

@@ -15,9 +15,9 @@ from llmft.data.batch import cut_padded
 from llmft.data.encode import Encoded
 from llmft.data.example import SpanExample, SpanPrediction
 from llmft.hardware.precision import autocast
-from llmft.models.forward import PathCheck
 from llmft.models.load import Head, Pretrained
 from llmft.models.padded import pad, span_logits
+from llmft.models.path_check import PathCheck
 from llmft.runs import signals
 from llmft.tasks.learn.reading import reading
 from llmft.tasks.learn.span_search import Scored, choose_answer

@@ -16,11 +16,11 @@ from llmft.data.example import Message, TextExample, TextPrediction
 from llmft.data.prompt import Prompt
 from llmft.data.shorten import shorten
 from llmft.errors import ConfigError
-from llmft.hardware.precision import autocast
-from llmft.models.forward import PathCheck, check_fast_path, plain_loss, ragged_loss
+from llmft.models.forward import Path, batch_loss
 from llmft.models.generate import generate, generation_config
 from llmft.models.head import Head
 from llmft.models.load import Pretrained
+from llmft.models.path_check import PathCheck, check_fast_path
 from llmft.tasks.learn.source import fit_source
 from llmft.tasks.text_to_text import TextToText
 
@@ -37,7 +37,7 @@ class TextDecoder:
         self.pretrained = pretrained
         self.generation = generation
         self.precision = precision
-        self.fast = False
+        self.path = Path.plain
         self.prompt = Prompt(formulation.task, pretrained.tokenizer)
         self.frame = len(self.prompt.prompt_ids(""))  # tokens that the prompt adds around a source
         context = pretrained.context
@@ -133,15 +133,12 @@ class TextDecoder:
 
     def loss(self, documents: Sequence[Encoded]) -> Tensor:
         """Negative log-likelihood of the answers, summed over tokens."""
-        path = ragged_loss if self.fast else plain_loss
-        with autocast(self.pretrained.model.device, self.precision):
-            return path(self.pretrained.model, self.collate(documents))
+        return batch_loss(self.pretrained.model, self.collate(documents), self.precision, self.path)
 
     def check_fast_path(self, documents: Sequence[Encoded]) -> PathCheck:
         """Compare the fast path with the plain one on a few documents, and take it from now on if they agree."""
-        with autocast(self.pretrained.model.device, self.precision):
-            found = check_fast_path(self.pretrained.model, self.collate(documents), self.precision)
-        self.fast = found.fast
+        found = check_fast_path(self.pretrained.model, self.collate(documents), self.precision)
+        self.path = found.path
         return found
 
     def predict(self, examples: Sequence[TextExample]) -> Iterator[tuple[int, TextPrediction]]:

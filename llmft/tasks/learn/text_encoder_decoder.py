@@ -16,12 +16,12 @@ from llmft.data.encoder_prompt import EncoderPrompt
 from llmft.data.example import TextExample, TextPrediction
 from llmft.errors import ConfigError
 from llmft.hardware.precision import autocast
-from llmft.models.forward import PathCheck
 from llmft.models.generate import generate, generation_config
 from llmft.models.head import Head
 from llmft.models.languages import set_languages
 from llmft.models.load import Pretrained
 from llmft.models.padded import pair_loss
+from llmft.models.path_check import PathCheck
 from llmft.tasks.learn.source import fit_source
 from llmft.tasks.learn.together import check_together, summed
 from llmft.tasks.text_to_text import TextToText

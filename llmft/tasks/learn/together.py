@@ -7,8 +7,9 @@ from torch import Tensor
 
 from llmft.data.encode import Encoded
 from llmft.hardware.determinism import isolated
-from llmft.models.forward import TOLERANCE, PathCheck
 from llmft.models.load import Pretrained
+from llmft.models.path_check import LOSS_TOLERANCE as TOLERANCE
+from llmft.models.path_check import PathCheck
 
 Loss = Callable[[Sequence[Encoded]], Tensor]
 

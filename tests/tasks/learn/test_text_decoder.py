@@ -7,6 +7,7 @@ import torch
 from llmft.config.schema import LossOn, Truncation
 from llmft.data.example import Message, TextExample
 from llmft.errors import ConfigError, DataError
+from llmft.models.forward import Path
 
 CJK = "東京都は日本の首都です"
 
@@ -121,10 +122,10 @@ def test_loss_is_that_of_the_answer(open_text):
             ids = torch.from_numpy(item.ids.astype(np.int64))
             logp = task.pretrained.model(input_ids=ids[None]).logits[0].double().log_softmax(-1)
             expected -= sum(logp[at - 1, ids[at]].item() for at in range(len(ids)) if item.loss_mask[at])
-        assert not task.fast
+        assert task.path is Path.plain
         assert task.loss(documents).item() == pytest.approx(expected, rel=1e-5)
         assert task.check_fast_path(documents).fast
-        assert task.fast
+        assert task.path is Path.ragged
         assert task.loss(documents).item() == pytest.approx(expected, rel=1e-5)
 
 

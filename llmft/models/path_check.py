@@ -1,0 +1,101 @@
+"""The proof that a fast path computes what transformers does: loss and gradients of a few real documents by both."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from llmft.data.batch import Batch
+from llmft.models.attention import UnsupportedAttention
+from llmft.models.flat.decoder import layers_of
+from llmft.models.forward import Path, batch_loss
+
+LOSS_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
+"""Of the loss; bf16 keeps 8 bits, and each path rounds its own way."""
+GRADIENT_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.25}
+"""Of all gradients as one vector. In bf16 either path is about a tenth away from float32, each in a direction of its own."""
+
+# Layers that see more or less than their own document by a mask that transformers would build. Short documents do not
+# show it: a chunk longer than all that are compared cuts nothing.
+KNOWN_LAYERS = {"full_attention", "sliding_attention"}
+
+
+@dataclass(frozen=True)
+class PathCheck:
+    """Which path was taken, why, and how far loss and gradients are from the plain one's; `fast`: any but the plain one."""
+
+    fast: bool
+    reason: str
+    relative_difference: float | None = None
+    gradient_difference: float | None = None
+    path: Path = Path.plain
+
+
+def check_fast_path(model: PreTrainedModel, batch: Batch, precision: torch.dtype) -> PathCheck:
+    """Send a few real documents through the paths, and choose the fastest whose loss and gradients are the plain one's.
+
+    The plain path runs every document alone, so a path on which documents touch each other does not pass either.
+    """
+    if unknown := set(getattr(model.config, "layer_types", None) or ()) - KNOWN_LAYERS:
+        return PathCheck(False, f"layers of {', '.join(sorted(unknown))}")
+    refused = ""
+    if layers_of(model) is not None:
+        found = compare(model, batch, precision, Path.flat)
+        if found.fast:
+            return found
+        refused = f"; layers written out: {found.reason}"
+    found = compare(model, batch, precision, Path.ragged)
+    return replace(found, reason=found.reason + refused)
+
+
+def compare(model: PreTrainedModel, batch: Batch, precision: torch.dtype, path: Path) -> PathCheck:
+    """Hold one path against the plain one."""
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    try:
+        differences = loss_and_gradient_differences(
+            model,
+            lambda: batch_loss(model, batch, precision, Path.plain),
+            lambda: batch_loss(model, batch, precision, path),
+            weights,
+        )
+    except (UnsupportedAttention, TypeError, RuntimeError) as error:
+        # an architecture that cannot take flat documents fails in its own way: by a keyword, a shape or a mask
+        return PathCheck(False, str(error).splitlines()[0])
+    for what, difference, allowed in zip(
+        ("losses", "gradients"), differences, (LOSS_TOLERANCE[precision], GRADIENT_TOLERANCE[precision]), strict=True
+    ):
+        if not difference <= allowed:
+            return PathCheck(False, f"{what} differ by {difference:.1e}, allowed are {allowed:.0e}", *differences)
+    return PathCheck(True, f"{path.value}: equal to one document at a time", *differences, path)
+
+
+def loss_and_gradient_differences(
+    model: nn.Module, plain: Callable[[], Tensor], fast: Callable[[], Tensor], weights: list[nn.Parameter]
+) -> tuple[float, float]:
+    """Return by how much the loss, and the gradients as one vector, differ, relative to the plain ones; without dropout.
+
+    Gradients are subtracted where they stand, so that no second set of them is held.
+    """
+    training = model.training
+    model.eval()
+    try:
+        with torch.enable_grad():
+            expected = plain()
+            expected.backward()
+            size = norm_of(weights)
+            found = fast()
+            (-found).backward()
+            difference = norm_of(weights)
+    finally:
+        for weight in weights:
+            weight.grad = None
+        model.train(training)
+    return abs(found.item() - expected.item()) / max(abs(expected.item()), 1e-9), difference / max(size, 1e-9)
+
+
+def norm_of(weights: list[nn.Parameter]) -> float:
+    """Return the length of all gradients as one vector."""
+    norms = [weight.grad.norm(dtype=torch.float32) for weight in weights if weight.grad is not None]
+    return float(torch.stack(norms).norm()) if norms else 0.0
