@@ -7,6 +7,7 @@ passed over memory. What is not kept is computed again: norms and activations, w
 from collections.abc import Sequence
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
@@ -113,8 +114,9 @@ class FeedForwardHalf(Function):
     def backward(ctx: Any, gradient_ND: Tensor) -> tuple[Tensor | None, ...]:
         h_ND, norm_D, scale_N1, gate_NF, up_NF, low, low_down, *tensors = ctx.saved_tensors
         gate, up, down = ungrouped(ctx.projections, tensors)
-        dinner_NF, found_down = project_backward(gated(gate_NF, up_NF), [down], low_down, [gradient_ND])
-        dgate_NF, dup_NF = gated_backward(dinner_NF, gate_NF, up_NF)
+        silu_NF = F.silu(gate_NF)
+        dinner_NF, found_down = project_backward(silu_NF * up_NF, [down], low_down, [gradient_ND])
+        dgate_NF, dup_NF = gated_backward(dinner_NF, gate_NF, up_NF, silu_NF)
         x_ND = scaled(h_ND, scale_N1).mul_(norm_D.to(h_ND.dtype))
         dx_ND, found = project_backward(x_ND, [gate, up], low, [dgate_NF, dup_NF])
         dh_ND, dnorm_D = rms_norm_backward(dx_ND, h_ND, scale_N1, norm_D)

@@ -48,7 +48,7 @@ def gated(gate_NF: Tensor, up_NF: Tensor) -> Tensor:
     return F.silu(gate_NF).mul_(up_NF)
 
 
-def gated_backward(gradient_NF: Tensor, gate_NF: Tensor, up_NF: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the gradients of gate and up; the latter takes the place of `gradient_NF`."""
-    dgate_NF = torch.ops.aten.silu_backward(gradient_NF * up_NF, gate_NF)
-    return dgate_NF, gradient_NF.mul_(F.silu(gate_NF))
+def gated_backward(gradient_NF: Tensor, gate_NF: Tensor, up_NF: Tensor, gate_silu_NF: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the gradients of gate and up. What is given for gradient and silu(gate) is written over."""
+    dup_NF = gate_silu_NF.mul_(gradient_NF)
+    return torch.ops.aten.silu_backward(gradient_NF.mul_(up_NF), gate_NF), dup_NF
