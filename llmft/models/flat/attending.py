@@ -5,26 +5,32 @@ from typing import Any
 
 from torch import Tensor
 
-from llmft.models.flat.causal import attend, attend_backward, documents_of, documents_of_rows
+from llmft.models.flat import causal, varlen
 from llmft.models.flat.pointwise import rotate
 
 # N flat tokens, Q of them that ask, H query heads, K key/value heads, E head width
 
 
 class Attending:
-    """Attention of one kind of layer over one batch; `rows` are those that ask, None: all."""
+    """Attention of one kind of layer over one batch; `rows` are those that ask, None: all, as it has to be on a GPU."""
 
     def __init__(
         self, lengths: Sequence[int], rows: Tensor | None, cos_NE: Tensor, sin_NE: Tensor, scale: float, window: int | None
     ):
         self.rows = rows
         self._scale = scale
+        self._window = window
         self._head_width = cos_NE.shape[-1]
         self._turn_k = cos_NE[:, None], sin_NE[:, None]
         self._turn_q = self._turn_k if rows is None else (cos_NE[rows, None], sin_NE[rows, None])
-        self._documents = (
-            documents_of(lengths, window, cos_NE) if rows is None else documents_of_rows(lengths, rows.tolist(), window, cos_NE)
-        )
+        self._ends: varlen.Ends | None = None
+        if cos_NE.is_cuda:
+            assert rows is None
+            self._ends = varlen.ends_of(lengths, cos_NE.device)
+        elif rows is None:
+            self._documents = causal.documents_of(lengths, window, cos_NE)
+        else:
+            self._documents = causal.documents_of_rows(lengths, rows.tolist(), window, cos_NE)
 
     def heads(self, x: Tensor) -> Tensor:
         """Return a projection's output as heads (Q or N, heads, E)."""
@@ -32,12 +38,17 @@ class Attending:
 
     def forward(self, q_QHE: Tensor, k_NKE: Tensor, v_NKE: Tensor) -> tuple[Tensor, Any]:
         """Return what is read (Q, H, E), and what the backward pass needs."""
-        out_QHE, held = attend(rotate(q_QHE, *self._turn_q), rotate(k_NKE, *self._turn_k), v_NKE, self._documents, self._scale)
-        return out_QHE, (held, k_NKE.shape[1])
+        q_QHE, k_NKE = rotate(q_QHE, *self._turn_q), rotate(k_NKE, *self._turn_k)
+        if self._ends is not None:
+            return varlen.attend(q_QHE, k_NKE, v_NKE, self._ends, self._scale, self._window)
+        return causal.attend(q_QHE, k_NKE, v_NKE, self._documents, self._scale)
 
     def backward(self, held: Any, gradient_QHE: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the gradients of q, k and v, as heads; those of v side by side."""
-        dq_QHE, dk_NKE, dv_NKE = attend_backward(gradient_QHE, held[0], self._documents, self._scale, held[1])
+        if self._ends is not None:
+            dq_QHE, dk_NKE, dv_NKE = varlen.attend_backward(gradient_QHE, held)
+        else:
+            dq_QHE, dk_NKE, dv_NKE = causal.attend_backward(gradient_QHE, held, self._documents, self._scale)
         (cos_q, sin_q), (cos_k, sin_k) = self._turn_q, self._turn_k
         # turned back by the opposite angle
         return rotate(dq_QHE, cos_q, -sin_q), rotate(dk_NKE, cos_k, -sin_k), dv_NKE.flatten(1)

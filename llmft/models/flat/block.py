@@ -7,12 +7,11 @@ passed over memory. What is not kept is computed again: norms and activations, w
 from collections.abc import Sequence
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
 from llmft.models.flat.attending import Attending
-from llmft.models.flat.pointwise import gated, gated_backward, rms_norm, rms_norm_backward, scaled
+from llmft.models.flat.pointwise import gated, gated_backward, gated_parts, normed, rms_norm, rms_norm_backward
 from llmft.models.flat.projection import Projection, project, project_backward, ungrouped
 
 # N flat tokens, Q of them that ask (all but in a model's last layer), D model width, H query heads, K key/value heads, E head width
@@ -63,7 +62,7 @@ class AttentionHalf(Function):
         ctx.held = None
         dq, dnorm_q = norm_heads_backward(dq, q_raw, scale_q, tensors[-2])
         dk, dnorm_k = norm_heads_backward(dk, k_raw, scale_k, tensors[-1])
-        x_ND = scaled(h_ND, scale_N1).mul_(norm_D.to(h_ND.dtype))
+        x_ND = normed(h_ND, scale_N1, norm_D)
         asked = attending.rows
         if asked is None:
             dx_ND, found = project_backward(x_ND, [q, k, v], low, [dq, dk, dv])
@@ -114,10 +113,10 @@ class FeedForwardHalf(Function):
     def backward(ctx: Any, gradient_ND: Tensor) -> tuple[Tensor | None, ...]:
         h_ND, norm_D, scale_N1, gate_NF, up_NF, low, low_down, *tensors = ctx.saved_tensors
         gate, up, down = ungrouped(ctx.projections, tensors)
-        silu_NF = F.silu(gate_NF)
-        dinner_NF, found_down = project_backward(silu_NF * up_NF, [down], low_down, [gradient_ND])
+        silu_NF, inner_NF = gated_parts(gate_NF, up_NF)
+        dinner_NF, found_down = project_backward(inner_NF, [down], low_down, [gradient_ND])
         dgate_NF, dup_NF = gated_backward(dinner_NF, gate_NF, up_NF, silu_NF)
-        x_ND = scaled(h_ND, scale_N1).mul_(norm_D.to(h_ND.dtype))
+        x_ND = normed(h_ND, scale_N1, norm_D)
         dx_ND, found = project_backward(x_ND, [gate, up], low, [dgate_NF, dup_NF])
         dh_ND, dnorm_D = rms_norm_backward(dx_ND, h_ND, scale_N1, norm_D)
         dh_ND += gradient_ND

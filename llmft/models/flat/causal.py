@@ -30,6 +30,7 @@ class Held(NamedTuple):
     q_QHE: Tensor
     k_NHE: Tensor
     v_NHE: Tensor
+    num_key_heads: int
     outputs: list[tuple[Tensor, Tensor]]
 
 
@@ -74,14 +75,14 @@ def attend(q_QHE: Tensor, k_NKE: Tensor, v_NKE: Tensor, documents: Sequence[Docu
     for queries, keys, mask in documents:
         asked = batch_of(q_QHE[queries]), batch_of(k_NHE[keys]), batch_of(v_NHE[keys])
         outputs.append(forward_op(*asked, 0.0, mask is None, attn_mask=mask, scale=scale))
-    return flat_of([out for out, _ in outputs]), Held(q_QHE, k_NHE, v_NHE, outputs)
+    return flat_of([out for out, _ in outputs]), Held(q_QHE, k_NHE, v_NHE, k_NKE.shape[1], outputs)
 
 
 def attend_backward(
-    gradient_QHE: Tensor, held: Held, documents: Sequence[Document], scale: float, num_key_heads: int
+    gradient_QHE: Tensor, held: Held, documents: Sequence[Document], scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of q, k and v."""
-    q_QHE, k_NHE, v_NHE, outputs = held
+    q_QHE, k_NHE, v_NHE, num_key_heads, outputs = held
     found = []
     for (queries, keys, mask), (out, log_sums) in zip(documents, outputs, strict=True):
         asked = batch_of(gradient_QHE[queries]), batch_of(q_QHE[queries]), batch_of(k_NHE[keys]), batch_of(v_NHE[keys])

@@ -71,7 +71,7 @@ def tensors_of(projections: Iterable[Projection]) -> list[Tensor | None]:
 def flat_states(model: PreTrainedModel, layers: list[Layer], batch: Batch, dtype: torch.dtype) -> Tensor:
     """Return the last hidden states (M, D) of the rows that carry loss, computed in `dtype`.
 
-    In the last layer only those rows ask and go on: of the others, nothing is read but their keys and values.
+    In the last layer only those rows ask and go on (on processors): of the others, nothing is read but keys and values.
     """
     base, stream = model.base_model, batch.stream
     h_ND = base.embed_tokens(stream.tokens_N).to(dtype)  # type: ignore[operator]
@@ -79,7 +79,7 @@ def flat_states(model: PreTrainedModel, layers: list[Layer], batch: Batch, dtype
     kinds: dict[tuple[bool, float, int | None], Attending] = {}
     again = model.training and model.is_gradient_checkpointing
     for place, layer in enumerate(layers):
-        rows = batch.loss_rows_M if place == len(layers) - 1 else None
+        rows = batch.loss_rows_M if place == len(layers) - 1 and not h_ND.is_cuda else None
         kind = (rows is None, layer.scale, layer.window)
         if kind not in kinds:
             kinds[kind] = Attending(stream.lengths, rows, cos[0], sin[0], layer.scale, layer.window)
@@ -87,7 +87,7 @@ def flat_states(model: PreTrainedModel, layers: list[Layer], batch: Batch, dtype
             h_ND = checkpoint(through, h_ND, layer, kinds[kind], use_reentrant=False, preserve_rng_state=False)
         else:
             h_ND = through(h_ND, layer, kinds[kind])
-    return base.norm(h_ND)  # type: ignore[operator]
+    return base.norm(h_ND[batch.loss_rows_M] if h_ND.is_cuda else h_ND)  # type: ignore[operator]
 
 
 def through(h_ND: Tensor, layer: Layer, attending: Attending) -> Tensor:

@@ -3,28 +3,49 @@
 In place where that saves a pass over memory; on processors such passes cost as much as a third of the products.
 """
 
+from collections.abc import Callable
+from functools import cache, wraps
+from typing import ParamSpec, TypeVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 # N flat tokens, D model width, H heads, E head width, F width of the feed-forward layer
 
+P = ParamSpec("P")
+R = TypeVar("R")
 
+
+def fused_on_gpu(function: Callable[P, R]) -> Callable[P, R]:
+    """Make one kernel of a function by torch.compile where its first argument is on a GPU: there each pass costs a launch."""
+    compiled = cache(lambda: torch.compile(function, dynamic=True))
+
+    @wraps(function)
+    def run(*given: P.args, **options: P.kwargs) -> R:
+        return (compiled() if given[0].is_cuda else function)(*given, **options)  # type: ignore[attr-defined]
+
+    return run
+
+
+@fused_on_gpu
 def rms_norm(x_ND: Tensor, weight_D: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """x / sqrt(mean(x^2) + eps) * weight (Zhang and Sennrich 2019, arXiv:1910.07467), and 1 / sqrt(...) as float32 (N, 1)."""
     square = torch.linalg.vector_norm(x_ND, dim=-1, keepdim=True, dtype=torch.float32).square_()
     scale_N1 = square.div_(x_ND.shape[-1]).add_(eps).rsqrt_()
-    return scaled(x_ND, scale_N1).mul_(weight_D.to(x_ND.dtype)), scale_N1
+    return (x_ND * scale_N1).to(x_ND.dtype).mul_(weight_D.to(x_ND.dtype)), scale_N1
 
 
-def scaled(x_ND: Tensor, scale_N1: Tensor) -> Tensor:
-    """Return x times its scale, rounded once to x's format."""
-    return (x_ND * scale_N1).to(x_ND.dtype)
+@fused_on_gpu
+def normed(x_ND: Tensor, scale_N1: Tensor, weight_D: Tensor) -> Tensor:
+    """Return what `rms_norm` has returned, from the scale that it has returned."""
+    return (x_ND * scale_N1).to(x_ND.dtype).mul_(weight_D.to(x_ND.dtype))
 
 
+@fused_on_gpu
 def rms_norm_backward(gradient_ND: Tensor, x_ND: Tensor, scale_N1: Tensor, weight_D: Tensor) -> tuple[Tensor, Tensor | None]:
     """Return the gradients of x, which takes the place of `gradient_ND`, and of the weight if that is trained."""
-    normed_ND = scaled(x_ND, scale_N1)
+    normed_ND = (x_ND * scale_N1).to(x_ND.dtype)
     trained = weight_D.requires_grad
     dweight_D = (gradient_ND * normed_ND).flatten(0, -2).sum(0) if trained else None
     gradient_ND *= weight_D.to(gradient_ND.dtype)
@@ -33,6 +54,7 @@ def rms_norm_backward(gradient_ND: Tensor, x_ND: Tensor, scale_N1: Tensor, weigh
     return gradient_ND, dweight_D
 
 
+@fused_on_gpu
 def rotate(x_NHE: Tensor, cos_N1E: Tensor, sin_N1E: Tensor) -> Tensor:
     """Turn pairs of numbers, half a head apart, by their position's angle (Su et al. 2021, arXiv:2104.09864)."""
     half = x_NHE.shape[-1] // 2
@@ -43,11 +65,20 @@ def rotate(x_NHE: Tensor, cos_N1E: Tensor, sin_N1E: Tensor) -> Tensor:
     return out_NHE
 
 
+@fused_on_gpu
 def gated(gate_NF: Tensor, up_NF: Tensor) -> Tensor:
     """silu(gate) * up (Shazeer 2020, arXiv:2002.05202)."""
     return F.silu(gate_NF).mul_(up_NF)
 
 
+@fused_on_gpu
+def gated_parts(gate_NF: Tensor, up_NF: Tensor) -> tuple[Tensor, Tensor]:
+    """Return silu(gate), and its product with up."""
+    silu_NF = F.silu(gate_NF)
+    return silu_NF, silu_NF * up_NF
+
+
+@fused_on_gpu
 def gated_backward(gradient_NF: Tensor, gate_NF: Tensor, up_NF: Tensor, gate_silu_NF: Tensor) -> tuple[Tensor, Tensor]:
     """Return the gradients of gate and up. What is given for gradient and silu(gate) is written over."""
     dup_NF = gate_silu_NF.mul_(gradient_NF)
