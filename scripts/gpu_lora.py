@@ -63,7 +63,7 @@ def documents(rows: int, vocab_size: int) -> list[np.ndarray]:
     return [generator.integers(10, vocab_size, LENGTH, dtype=np.int32) for _ in range(rows)]
 
 
-def run_llmft(rows: int, steps: int, layers: int, checkpointing: bool) -> None:
+def run_llmft(rows: int, steps: int, layers: int, checkpointing: bool, profiled: bool) -> None:
     """Train by llmft's path for decoders like Llama."""
     from llmft.config.schema import Adapter
     from llmft.data.batch import collate_decoder
@@ -87,23 +87,34 @@ def run_llmft(rows: int, steps: int, layers: int, checkpointing: bool) -> None:
     mask = np.ones(LENGTH, np.bool_)
     rows_of_text = [Encoded(str(n), ids, mask, None, "", LENGTH - 1) for n, ids in enumerate(documents(rows, 128256))]
     batch = collate_decoder(rows_of_text).to("cuda")
-    seconds, losses = [], []
-    for _ in range(steps):
-        began = time.perf_counter()
+    seconds: list[float] = []
+    losses: list[float] = []
+
+    def step() -> float:
         loss = batch_loss(model, batch, torch.bfloat16, Way.flat) / batch.units
         loss.backward()
         torch.nn.utils.clip_grad_norm_([weight for _, weight in pretrained.trained], 1.0)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
-        losses.append(loss.item())
+        return loss.item()
+
+    for _ in range(steps):
+        began = time.perf_counter()
+        losses.append(step())
         seconds.append(time.perf_counter() - began)
+    if profiled:
+        with torch.profiler.profile() as found:
+            step()
+        print(found.key_averages().table(sort_by="self_cuda_time_total", row_limit=30, max_name_column_width=70))
     report("llmft", model, seconds, rows, losses)
 
 
 def run_trl(rows: int, steps: int, layers: int, checkpointing: bool) -> None:
     """Train by TRL's SFTTrainer."""
+    import pyarrow as pa
     from datasets import Dataset
+    from datasets.table import InMemoryTable
     from peft import LoraConfig
     from transformers import PreTrainedTokenizerFast, TrainerCallback
     from trl import SFTConfig, SFTTrainer
@@ -125,7 +136,8 @@ def run_trl(rows: int, steps: int, layers: int, checkpointing: bool) -> None:
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(models.WordLevel({"a": 0, "b": 1}, "a")), eos_token="b", pad_token="b"
     )
-    data = Dataset.from_list([{"input_ids": ids.tolist()} for ids in documents(rows, 128256)] * steps)
+    table = pa.table({"input_ids": [ids.tolist() for ids in documents(rows, 128256)] * steps})
+    data = Dataset(InMemoryTable(table), fingerprint="rows")  # named, since hashing it fails beside some versions of pyarrow
     config = SFTConfig(
         output_dir="/tmp/trl", per_device_train_batch_size=rows, max_steps=steps, bf16=True, gradient_checkpointing=checkpointing,
         max_length=LENGTH, learning_rate=1e-4, logging_steps=1, save_strategy="no", report_to=[], lr_scheduler_type="constant",
@@ -178,11 +190,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--layers", type=int, default=32)
     parser.add_argument("--checkpointing", action="store_true")
+    parser.add_argument("--profile", action="store_true", help="print where the time of one more step of llmft's goes")
     given = parser.parse_args()
     if given.tool == "check":
         check()
         return
-    (run_llmft if given.tool == "llmft" else run_trl)(given.rows, given.steps, given.layers, given.checkpointing)
+    if given.tool == "trl":
+        run_trl(given.rows, given.steps, given.layers, given.checkpointing)
+    else:
+        run_llmft(given.rows, given.steps, given.layers, given.checkpointing, given.profile)
 
 
 if __name__ == "__main__":

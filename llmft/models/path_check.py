@@ -14,8 +14,8 @@ from llmft.models.forward import Path, batch_loss
 
 LOSS_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
 """Of the loss; bf16 keeps 8 bits, and each path rounds its own way."""
-GRADIENT_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.25}
-"""Of all gradients as one vector. In bf16 either path is about a tenth away from float32, each in a direction of its own."""
+GRADIENT_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.2}
+"""Of all gradients as one vector. Thirty layers in bf16, each path rounding in its own way, were 0.06 apart."""
 
 # Layers that see more or less than their own document by a mask that transformers would build. Short documents do not
 # show it: a chunk longer than all that are compared cuts nothing.
