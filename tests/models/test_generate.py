@@ -11,8 +11,9 @@ from transformers import GenerationConfig
 
 from llmft.config.schema import Generation
 from llmft.errors import DoesNotFit, Stopped
-from llmft.models import generate as decoding
-from llmft.models.generate import Continuation, SignalCheck, generate, generation_config, until_end
+from llmft.models.decoding import plain as decoding
+from llmft.models.decoding.plain import SignalCheck
+from llmft.models.generate import Continuation, generate, generation_config, until_end
 from llmft.runs import signals
 
 NEW_TOKENS = 12
