@@ -12,12 +12,14 @@ from llmft.config.schema import Generation
 from llmft.errors import DoesNotFit
 from llmft.hardware.memory import is_out_of_memory, release
 from llmft.hardware.precision import autocast
-from llmft.models.decoding.covered import covered
+from llmft.models.decoding.beam import BeamSearch
+from llmft.models.decoding.covered import NEUTRAL, covered
 from llmft.models.decoding.decoder import Prompts
 from llmft.models.decoding.pair import Pairs
 from llmft.models.decoding.plain import PlainSearch
 from llmft.models.decoding.search import Search, Writer
 from llmft.models.decoding.text import Text
+from llmft.models.decoding.weights import StandIns, stand_ins
 from llmft.models.family import Family
 from llmft.models.load import Pretrained
 from llmft.models.token_ids import end_ids as own_ends
@@ -35,22 +37,8 @@ class Continuation:
 # What a model's own generation_config.json keeps its say on: tokens that its weights were trained to begin or end with, or
 # never to write (Marian's pad token). How to search is llmft's `generation` alone: lengths, beams, penalties and sampling that
 # a model's folder brings along (BART: 4 beams, no repeated trigram) would change results in silence.
+NONE = StandIns((), ())
 KEPT = ("bos_token_id", "forced_eos_token_id", "bad_words_ids", "suppress_tokens", "begin_suppress_tokens")
-
-# Written out although transformers has the same defaults: where a setting is missing, its `generate` takes the model's own.
-NEUTRAL = {
-    "use_cache": True,
-    "min_length": 0,
-    "early_stopping": False,
-    "typical_p": 1.0,
-    "encoder_no_repeat_ngram_size": 0,
-    "encoder_repetition_penalty": 1.0,
-    "num_return_sequences": 1,
-    "diversity_penalty": 0.0,
-    "num_beam_groups": 1,
-    "epsilon_cutoff": 0.0,
-    "eta_cutoff": 0.0,
-}
 
 
 def generation_config(
@@ -102,14 +90,15 @@ def generate(
     seed = int(torch.randint(2**62, (1,))) if config.do_sample else 0
     waiting = sorted(range(len(sources)), key=lambda row: (-len(sources[row]), row))
     with inside(pretrained, precision):
-        ours = bool(waiting) and covered(pretrained, config, sources)
+        ours = bool(waiting) and covered(pretrained, config, sources, precision)
+        weights = stand_ins(pretrained, precision) if ours else NONE
     skipped = config.forced_bos_token_id is not None  # a token forced to be the first is no part of a text
     while waiting:
         start = own_search if ours else PlainSearch
         search = start(pretrained, config, [(place, sources[place]) for place in waiting], batch_size, seed)
         try:
             while search.busy:
-                with inside(pretrained, precision):
+                with inside(pretrained, precision), weights.in_place():
                     found = search.advance()
                 ended = {place for place, _ in found}
                 waiting = [place for place in waiting if place not in ended]
@@ -146,7 +135,7 @@ def inside(pretrained: Pretrained, precision: torch.dtype) -> Iterator[None]:
 
 def own_search(
     pretrained: Pretrained, config: GenerationConfig, waiting: Sequence[tuple[int, Sequence[int]]], rows: int, seed: int
-) -> Search:
+) -> Search | BeamSearch:
     """Return our own search for a text after each of `waiting` (its place and source), longest source first."""
     model, beams, rows = pretrained.model, config.num_beams, min(rows, len(waiting))
     longest, limit = len(waiting[0][1]), config.max_new_tokens
@@ -161,7 +150,7 @@ def own_search(
         (Text(place, before, numbers(seed, place, limit) if config.do_sample else ()), source)
         for (place, source), before in zip(waiting, given, strict=True)
     ]
-    return Search(writer, config, texts, rows, model.device)
+    return (BeamSearch if beams > 1 else Search)(writer, config, texts, rows, model.device)
 
 
 def shared_start(prompts: Sequence[Sequence[int]]) -> Sequence[int]:

@@ -36,13 +36,12 @@ class Prompts:
     read once for all.
     """
 
-    refills = True
-
     def __init__(
         self, model: PreTrainedModel, rows: int, width: int, new_tokens: int, beams: int = 1, shared: Sequence[int] = ()
     ) -> None:
         self.model, self.rows, self.beams, self.shared = model, rows, beams, list(shared)
         self.width, self.new_tokens = width, new_tokens
+        self.refills = beams == 1
         self.prompts: list[int] = []  # tokens of each prompt in use
         self.written: list[int] = []  # tokens after it whose keys are kept
         self.pieces: list[Piece] = []  # of the pass under way; empty while texts are continued

@@ -47,13 +47,14 @@ class Rules:
             self.always or self.suppress or self.begin or config.forced_bos_token_id is not None or config.forced_eos_token_id
         )
 
-    def __call__(self, scores_RV: Tensor, texts: Sequence[Sequence[int]], written: Sequence[int]) -> Tensor:
-        """Return the scores after all rules. texts: tokens so far, prompt or start token first; written: how many after these."""
+    def __call__(self, scores_RV: Tensor, given: Sequence[Sequence[int]], ids: Sequence[Sequence[int]]) -> Tensor:
+        """Return the scores after all rules. given: what counts as written before each text; ids: what was written of it."""
         if not self.any:
             return scores_RV
-        ids = history(texts, scores_RV) if self.reads_texts else torch.zeros(len(texts), 1, dtype=torch.long, device=scores_RV.device)
+        written = [len(each) for each in ids]
+        texts = history(given, ids, scores_RV) if self.reads_texts else scores_RV.new_zeros(len(ids), 1, dtype=torch.long)
         for rule in self.always:
-            scores_RV = rule(ids, scores_RV)  # type: ignore[arg-type, assignment]
+            scores_RV = rule(texts, scores_RV)  # type: ignore[arg-type, assignment]
         config = self.config
         if config.forced_bos_token_id is not None:
             scores_RV = forced(scores_RV, [count == 0 for count in written], config.forced_bos_token_id)
@@ -61,24 +62,24 @@ class Rules:
             last = config.max_new_tokens - 1
             scores_RV = forced(scores_RV, [count == last for count in written], config.forced_eos_token_id)
         if self.suppress is not None:
-            scores_RV = self.suppress(ids, scores_RV)  # type: ignore[arg-type, assignment]
+            scores_RV = self.suppress(texts, scores_RV)  # type: ignore[arg-type, assignment]
         if self.begin:
             first = 0 if config.forced_bos_token_id is None else 1
             rows = [row for row, count in enumerate(written) if count == first]
             if rows:
-                rule = SuppressTokensAtBeginLogitsProcessor(self.begin, ids.shape[1], scores_RV.device)
+                rule = SuppressTokensAtBeginLogitsProcessor(self.begin, texts.shape[1], scores_RV.device)
                 scores_RV = scores_RV.clone()
-                scores_RV[rows] = rule(ids[rows], scores_RV[rows])  # type: ignore[arg-type]
+                scores_RV[rows] = rule(texts[rows], scores_RV[rows])  # type: ignore[arg-type]
         return scores_RV
 
 
-def history(texts: Sequence[Sequence[int]], scores_RV: Tensor) -> Tensor:
-    """Return the texts (R, T) with their ends at the right; what is before a text is a token beyond the vocabulary.
+def history(given: Sequence[Sequence[int]], ids: Sequence[Sequence[int]], scores_RV: Tensor) -> Tensor:
+    """Return all tokens so far (R, T) with their ends at the right; what is before a text is a token beyond the vocabulary.
 
     transformers' rules pass over such a token, so a text's neighbours change nothing.
     """
-    width, none = max(len(text) for text in texts), scores_RV.shape[-1]
-    rows = [[none] * (width - len(text)) + list(text) for text in texts]
+    width, none = max(len(a) + len(b) for a, b in zip(given, ids, strict=True)), scores_RV.shape[-1]
+    rows = [[none] * (width - len(a) - len(b)) + [*a, *b] for a, b in zip(given, ids, strict=True)]
     return torch.tensor(rows, dtype=torch.long, device=scores_RV.device)
 
 

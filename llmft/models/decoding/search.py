@@ -77,7 +77,7 @@ class Search:
         """Choose the next token of `texts`, whose rows begin at `first`, and take out those that end with it."""
         counts = [len(text.ids) for text in texts]
         if self.rules.any:
-            scores_RV = self.rules(scores_RV, [[*text.given, *text.ids] for text in texts], counts)
+            scores_RV = self.rules(scores_RV, [text.given for text in texts], [text.ids for text in texts])
         numbers = [text.uniforms[count] for text, count in zip(texts, counts, strict=True)] if self.choice.sampling else []
         for text, token in zip(texts, self.choice(scores_RV, numbers).tolist(), strict=True):
             text.ids.append(token)
