@@ -155,7 +155,8 @@ def own_search(
 
 def shared_start(prompts: Sequence[Sequence[int]]) -> Sequence[int]:
     """Return the tokens that all prompts begin with, short of the last of the shortest: each has one of its own to read."""
-    first, last = min(prompts), max(prompts)  # all others lie between them in alphabetical order
+    ordered = sorted(list(prompt) for prompt in prompts)
+    first, last = ordered[0], ordered[-1]  # all others lie between them in alphabetical order
     length = next((place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
     return first[: min(length, min(len(prompt) for prompt in prompts) - 1)] if len(prompts) > 1 else []
 

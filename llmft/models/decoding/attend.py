@@ -87,9 +87,9 @@ def next_tokens(query_RHD: Tensor, key_RKTD: Tensor, value_RKTD: Tensor, mask: T
 def beams_over_source(query_RHD: Tensor, key_SKTD: Tensor, value_SKTD: Tensor, mask: Tensor | None, scale: float) -> Tensor:
     """Attention of one new token of each text over the keys of its source, which B texts share, as (R, H, D)."""
     (texts, heads, width), (sources, groups) = query_RHD.shape, key_SKTD.shape[:2]
-    rows = query_RHD.view(sources, -1, groups, heads // groups, width).transpose(1, 2).reshape(sources, groups, -1, width)
+    rows = query_RHD.reshape(sources, -1, groups, heads // groups, width).transpose(1, 2).reshape(sources, groups, -1, width)
     found = F.scaled_dot_product_attention(rows, key_SKTD, value_SKTD, attn_mask=mask, scale=scale)
-    return found.view(sources, groups, -1, heads // groups, width).transpose(1, 2).reshape(texts, heads, width)
+    return found.reshape(sources, groups, -1, heads // groups, width).transpose(1, 2).reshape(texts, heads, width)
 
 
 def beams_over_both(
@@ -105,14 +105,14 @@ def beams_over_both(
     (keys, values, mask), (own_keys, own_values, own_mask) = source, written
     (texts, heads, width), (sources, groups, total) = query_RHD.shape, keys.shape[:3]
     beams, group = texts // sources, heads // groups
-    apart = query_RHD.view(texts, groups, group, width) * scale
-    together = apart.view(sources, beams, groups, group, width).transpose(1, 2).reshape(sources, groups, -1, width)
+    apart = query_RHD.reshape(texts, groups, group, width) * scale
+    together = apart.reshape(sources, beams, groups, group, width).transpose(1, 2).reshape(sources, groups, -1, width)
     scores = torch.matmul(together, keys.transpose(2, 3)) + mask
     own = torch.matmul(apart, own_keys.transpose(2, 3))
     own = own if own_mask is None else own + own_mask
-    own = own.view(sources, beams, groups, group, -1).transpose(1, 2).reshape(sources, groups, beams * group, -1)
+    own = own.reshape(sources, beams, groups, group, -1).transpose(1, 2).reshape(sources, groups, beams * group, -1)
     shares = torch.cat([scores, own], dim=-1).softmax(-1).to(values.dtype)
     mixed = torch.matmul(shares[..., :total], values)
-    mixed = mixed.view(sources, groups, beams, group, width).transpose(1, 2).reshape(texts, groups, group, width)
+    mixed = mixed.reshape(sources, groups, beams, group, width).transpose(1, 2).reshape(texts, groups, group, width)
     own = shares[..., total:].reshape(sources, groups, beams, group, -1).transpose(1, 2).reshape(texts, groups, group, -1)
-    return (mixed + torch.matmul(own, own_values)).view(texts, heads, width)
+    return (mixed + torch.matmul(own, own_values)).reshape(texts, heads, width)

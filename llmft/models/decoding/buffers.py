@@ -10,26 +10,21 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 
 class Buffer:
-    """Keys and values (R, K, T, D) of one layer, of which memory is taken when the first are written."""
+    """Keys and values (R, K, T, D) of one layer, for heads as in the first `keys` and `values`.
 
-    def __init__(self, rows: int, width: int) -> None:
-        self.rows, self.width = rows, width
-        self.keys: Tensor | None = None
-        self.values: Tensor | None = None
+    Both have the values' format, which is the one that attention computes in.
+    """
 
-    def like(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the buffers for heads as in `keys` and `values`; both in the values' precision, which attention computes in."""
-        if self.keys is None or self.values is None:
-            # zeros: what is masked still gets multiplied by 0, and 0 times what may stand in fresh memory is no number
-            shape = (self.rows, values.shape[1], self.width)
-            self.keys = torch.zeros(*shape, keys.shape[-1], dtype=values.dtype, device=values.device)
-            self.values = torch.zeros(*shape, values.shape[-1], dtype=values.dtype, device=values.device)
-        return self.keys, self.values
+    def __init__(self, rows: int, width: int, keys: Tensor, values: Tensor) -> None:
+        # zeros: what is masked still gets multiplied by 0, and 0 times what may stand in fresh memory is no number
+        shape = (rows, values.shape[1], width)
+        self.keys = torch.zeros(*shape, keys.shape[-1], dtype=values.dtype, device=values.device)
+        self.values = torch.zeros(*shape, values.shape[-1], dtype=values.dtype, device=values.device)
 
     def move(self, sources: Tensor, targets: Tensor, stop: int, start: int = 0) -> None:
         """Let rows `targets` hold what rows `sources` hold at positions from `start` up to `stop`."""
-        for kept in (self.keys, self.values):
-            if kept is not None and stop > start:
+        if len(sources) and stop > start:
+            for kept in (self.keys, self.values):
                 kept[targets, :, start:stop] = kept[sources, :, start:stop]
 
 
@@ -38,10 +33,11 @@ class Layer(CacheLayerMixin):
 
     is_sliding = False
 
-    def __init__(self, write: Callable[["Layer", Tensor, Tensor], tuple[Tensor, Tensor]], length: Callable[[], int]) -> None:
+    def __init__(self, write: "Write", length: Callable[[], int]) -> None:
         super().__init__()
         self.write, self.length = write, length
-        self.buffers: dict[str, Buffer] = {}
+        self.source: Buffer | None = None  # of what was read: prompts, or what an encoder made
+        self.own: Buffer | None = None  # of what was written, where it does not stand behind a prompt
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Nothing: `Buffer` allocates."""
@@ -63,9 +59,16 @@ class Layer(CacheLayerMixin):
         return -1
 
 
-def cache_of(write: Callable[[Layer, Tensor, Tensor], tuple[Tensor, Tensor]], length: Callable[[], int]) -> Cache:
-    """Return a cache for transformers' models whose layers appear as they are written."""
-    return Cache(layer_class_to_replicate=lambda: Layer(write, length))  # type: ignore[arg-type]
+Write = Callable[[Layer, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class Kept(Cache):
+    """A cache for transformers' models whose layers appear as they are written."""
+
+    layers: list[Layer]  # type: ignore[assignment]
+
+    def __init__(self, write: Write, length: Callable[[], int]) -> None:
+        super().__init__(layer_class_to_replicate=lambda: Layer(write, length))  # type: ignore[arg-type]
 
 
 def moved(order: list[int], device: torch.device) -> tuple[Tensor, Tensor]:

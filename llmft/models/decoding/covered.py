@@ -41,13 +41,12 @@ READ = {
 ROTARY = {None, "default", "linear", "llama3", "yarn"}  # others turn by the longest text of a batch, so neighbours would count
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}  # of the largest score
 DEPTH = 24  # tokens of a source that are compared
+FOLLOW = [1, 0, 2, 2]  # whom the texts of two sources follow after the first token, where there are two of each
 
 _compared: WeakKeyDictionary[PreTrainedModel, dict[tuple[torch.dtype, bool], bool]] = WeakKeyDictionary()
 
 
-def covered(
-    pretrained: Pretrained, config: GenerationConfig, sources: Sequence[Sequence[int]], precision: torch.dtype
-) -> bool:
+def covered(pretrained: Pretrained, config: GenerationConfig, sources: Sequence[Sequence[int]], precision: torch.dtype) -> bool:
     """Whether our own search may write these texts; if not, transformers' `generate` does."""
     model = pretrained.model
     if not (reads_all(config) and is_plain(model)):
@@ -72,7 +71,7 @@ def is_plain(model: PreTrainedModel) -> bool:
     rotary = getattr(config, "rope_parameters", None) or {}
     kinds = {each.get("rope_type") for each in rotary.values() if isinstance(each, dict)} or {rotary.get("rope_type")}
     return (
-        type(model).generate is GenerationMixin.generate
+        getattr(type(model), "generate", None) is GenerationMixin.generate
         and model._supports_default_dynamic_cache()  # type: ignore[operator]
         and not getattr(model, "_is_stateful", False)
         and not hasattr(model, "hf_device_map")
@@ -81,19 +80,18 @@ def is_plain(model: PreTrainedModel) -> bool:
     )
 
 
-def agrees(
-    pretrained: Pretrained, config: GenerationConfig, sources: Sequence[Sequence[int]], precision: torch.dtype
-) -> bool:
+def agrees(pretrained: Pretrained, config: GenerationConfig, sources: Sequence[Sequence[int]], precision: torch.dtype) -> bool:
     """Write a few tokens after the beginnings of two sources, and compare all scores with those of the plain forward pass.
 
     With beams the two texts of a source change places on the way. Each is read alone by the plain pass, so a search on which
     texts touch each other does not agree either.
     """
-    first, second = sources[0][:DEPTH], sources[-1][: DEPTH // 2]
+    longest, shortest = max(sources, key=len), min(sources, key=len)
     beams = 2 if config.num_beams > 1 else 1
-    given = [list(first), list(second)]
-    vocabulary = pretrained.model.config.get_text_config(decoder=True).vocab_size
-    tokens = np.random.default_rng(0).integers(0, vocabulary, (3, 2 * beams)).tolist()
+    given = [list(longest[:DEPTH]), list(shortest[: DEPTH // 2])]
+    # the pad token is no text: M2M100 counts it as no position, and differently so in one pass and token by token
+    usual = [token for source in given for token in source if token != config.pad_token_id] or [0]
+    tokens = np.random.default_rng(0).choice(usual, (3, 2 * beams)).tolist()
     try:
         found, windows = scores_of_search(pretrained, config, given, tokens, beams)
         expected = scores_of_model(pretrained, config, given, tokens, beams)
@@ -117,7 +115,7 @@ def scores_of_search(
     for step, each in enumerate(tokens):
         found.append(writer.step(torch.tensor(each, device=model.device)))
         if beams > 1 and step == 0:
-            writer.follow([1, 0, 2, 2])
+            writer.follow(FOLLOW)
     windows = sum(window is not None for window in writer.windows)
     return torch.cat(found), windows
 
@@ -138,10 +136,10 @@ def scores_of_model(
             else:
                 logits = model(input_ids=ids, use_cache=False).logits
             found.append(logits[0, -1:].float())
+        if step == 1 and beams > 1:
+            texts = [texts[parent] for parent in FOLLOW]
         if step < len(tokens):
             texts = [[*text, token] for text, token in zip(texts, tokens[step], strict=True)]
-            if beams > 1 and step == 0:
-                texts = [list(texts[parent]) for parent in (1, 0, 2, 2)]
     return torch.cat(found)
 
 

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from llmft.models.attention import UnsupportedAttention, attention
 from llmft.models.decoding.attend import KEPT_KEYS, beams_over_both, causal, next_tokens
-from llmft.models.decoding.buffers import Buffer, Layer, cache_of, moved
+from llmft.models.decoding.buffers import Buffer, Kept, Layer, moved
 from llmft.models.padded import logits_of_rows
 
 # S prompts, R = S * beams texts, N flat tokens of a pass, V vocabulary, H query heads, K key/value heads, D head width
@@ -47,8 +47,11 @@ class Prompts:
         self.pieces: list[Piece] = []  # of the pass under way; empty while texts are continued
         self.read_shared = False
         self.windows: list[int | None] = []  # of each attention call of the last pass
-        self.masks: dict[int | None, tuple[Tensor | None, Tensor | None]] = {}
-        self.cache = cache_of(self.write, lambda: max(self.lengths, default=0))
+        self.rows_R = self.lengths_R = torch.empty(
+            0, dtype=torch.long
+        )  # rows in use and their lengths, while texts are continued
+        self.masks: dict[int | None, tuple[Tensor, Tensor | None]] = {}
+        self.cache = Kept(self.write, lambda: max(self.lengths, default=0))
 
     @property
     def lengths(self) -> list[int]:
@@ -61,7 +64,8 @@ class Prompts:
             self.forward([Piece(0, 0, self.shared, last=False)])
             every = torch.arange(1, self.rows, device=self.model.device)
             for layer in self.cache.layers:
-                layer.buffers["all"].move(torch.zeros_like(every), every, len(self.shared))
+                if layer.source is not None:
+                    layer.source.move(torch.zeros_like(every), every, len(self.shared))
             self.read_shared = True
         limit = PASS_TOKENS.get(self.model.device.type, OTHER_PASS_TOKENS)
         first, logits = len(self.prompts), []
@@ -117,9 +121,10 @@ class Prompts:
         sources, targets = moved(order, self.model.device)
         texts, places = moved([row * self.beams + beam for row in order for beam in range(self.beams)], self.model.device)
         for layer in self.cache.layers:
-            layer.buffers["all"].move(sources, targets, stop, len(self.shared))
-            if "own" in layer.buffers:
-                layer.buffers["own"].move(texts, places, self.written[0])
+            if layer.source is not None:
+                layer.source.move(sources, targets, stop, len(self.shared))
+            if layer.own is not None:
+                layer.own.move(texts, places, max(self.written, default=0))
         self.prompts = [self.prompts[row] for row in order]
         self.written = [self.written[row] for row in order]
 
@@ -127,31 +132,30 @@ class Prompts:
         """Let text i go on from what text `parents[i]` has written, of the same prompt."""
         texts, places = moved(parents, self.model.device)
         for layer in self.cache.layers:
-            if "own" in layer.buffers:
-                layer.buffers["own"].move(texts, places, self.written[0])
+            if layer.own is not None:
+                layer.own.move(texts, places, max(self.written, default=0))
 
     def write(self, layer: Layer, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Keep keys and values (1, K, N, D) of the pass where they belong; return the buffers."""
-        buffers = layer.buffers
-        if "all" not in buffers:
-            buffers["all"] = Buffer(self.rows, self.width if self.beams > 1 else self.width + self.new_tokens)
-        kept = buffers["all"].like(keys, values)
+        if layer.source is None:
+            layer.source = Buffer(self.rows, self.width if self.beams > 1 else self.width + self.new_tokens, keys, values)
+        source = layer.source
         if self.pieces:
             start = 0
             for piece in self.pieces:
-                stop = start + len(piece.tokens)
-                for buffer, new in zip(kept, (keys, values), strict=True):
-                    buffer[piece.row, :, piece.past : piece.past + len(piece.tokens)] = new[0, :, start:stop]
+                stop, places = start + len(piece.tokens), slice(piece.past, piece.past + len(piece.tokens))
+                source.keys[piece.row, :, places] = keys[0, :, start:stop]
+                source.values[piece.row, :, places] = values[0, :, start:stop]
                 start = stop
         elif self.beams == 1:
-            for buffer, new in zip(kept, (keys, values), strict=True):
-                buffer[self.rows_R, :, self.lengths_R] = new[0].transpose(0, 1).to(buffer.dtype)
+            source.keys[self.rows_R, :, self.lengths_R] = keys[0].transpose(0, 1).to(source.keys.dtype)
+            source.values[self.rows_R, :, self.lengths_R] = values[0].transpose(0, 1)
         else:
-            if "own" not in buffers:
-                buffers["own"] = Buffer(self.rows * self.beams, self.new_tokens)
-            for buffer, new in zip(buffers["own"].like(keys, values), (keys, values), strict=True):
-                buffer[: new.shape[2], :, self.written[0]] = new[0].transpose(0, 1)
-        return kept
+            if layer.own is None:
+                layer.own = Buffer(self.rows * self.beams, self.new_tokens, keys, values)
+            layer.own.keys[: keys.shape[2], :, self.written[0]] = keys[0].transpose(0, 1)
+            layer.own.values[: keys.shape[2], :, self.written[0]] = values[0].transpose(0, 1)
+        return source.keys, source.values
 
     def attend(
         self,
@@ -184,15 +188,15 @@ class Prompts:
         if self.beams == 1:
             total = max(self.lengths) + 1
             return next_tokens(query_RHD, keys[:used, :, :total], values[:used, :, :total], before, scale)[None]
-        own = self.cache.layers[module.layer_idx].buffers["own"]  # type: ignore[index]
-        assert before is not None and own.keys is not None and own.values is not None
+        own = self.cache.layers[module.layer_idx].own  # type: ignore[index]
+        assert own is not None
         total, stop = max(self.prompts), self.written[0] + 1
         source = (keys[:used, :, :total], values[:used, :, :total], before)
         written = (own.keys[: used * self.beams, :, :stop], own.values[: used * self.beams, :, :stop], own_mask)
         return beams_over_both(query_RHD, source, written, scale)[None]
 
-    def mask_of(self, window: int | None, like: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Return what is added to the scores of the kept keys, and with beams to those of a text's own; None: nothing."""
+    def mask_of(self, window: int | None, like: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return what is added to the scores of the kept keys, and with beams to those of a text's own if anything is."""
         if window not in self.masks:
             ends = self.lengths_R if self.beams == 1 else torch.tensor(self.prompts, device=like.device) - 1
             total = max(self.lengths) + 1 if self.beams == 1 else max(self.prompts)

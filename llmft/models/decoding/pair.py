@@ -12,7 +12,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from llmft.data.batch import pad_stream, stream_of
 from llmft.models.attention import UnsupportedAttention, attention
 from llmft.models.decoding.attend import KEPT_KEYS, beams_over_source, next_tokens
-from llmft.models.decoding.buffers import Buffer, Layer, cache_of, moved
+from llmft.models.decoding.buffers import Buffer, Kept, Layer, moved
 from llmft.models.decoding.decoder import OTHER_PASS_TOKENS, PASS_TOKENS
 
 # S sources, T tokens of the longest, R = S * beams texts, D model width, V vocabulary, H heads
@@ -35,15 +35,16 @@ class Pairs:
     def begin(self, sources: Sequence[Sequence[int]]) -> Tensor:
         """Read a batch of sources, in the place of one before; return the scores (S, V) of the first token after the start token."""
         self.sources, self.written = len(sources), 0
-        own, cross = cache_of(self.write, lambda: self.written), cache_of(self.write_source, lambda: self.written)
-        self.cache = EncoderDecoderCache(own, cross)
+        self.own, self.cross = Kept(self.write, lambda: self.written), Kept(self.write_source, lambda: self.written)
+        self.cache = EncoderDecoderCache(self.own, self.cross)
         self.states, mask_ST = self.encode(sources)
         self.mask = torch.zeros(mask_ST.shape, dtype=self.states.dtype, device=mask_ST.device)
         self.mask = self.mask.masked_fill_(mask_ST == 0, float("-inf"))[:, None, None]
         logits = self.forward(torch.full((len(sources),), self.start, device=self.model.device), beams=1)
         every = torch.arange(len(sources) * self.beams, device=self.model.device)
-        for layer in own.layers:  # the start token's keys stand in the first rows: each text gets its source's
-            layer.buffers["own"].move(every // self.beams, every, 1)
+        for layer in self.own.layers:  # the start token's keys stand in the first rows: each text gets its source's
+            if layer.own is not None:
+                layer.own.move(every // self.beams, every, 1)
         return logits
 
     def encode(self, sources: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
@@ -85,31 +86,34 @@ class Pairs:
         """Go on with these sources and their texts only, in this order."""
         self.follow([row * self.beams + beam for row in order for beam in range(self.beams)])
         sources, targets = moved(order, self.model.device)
-        for layer in self.cache.cross_attention_cache.layers:
-            layer.keys[targets], layer.values[targets] = layer.keys[sources], layer.values[sources]
-            layer.keys, layer.values = layer.keys[: len(order)], layer.values[: len(order)]
+        for layer in self.cross.layers:
+            assert layer.source is not None
+            layer.source.move(sources, targets, layer.source.keys.shape[2])
+            layer.keys, layer.values = layer.source.keys[: len(order)], layer.source.values[: len(order)]
         self.mask[targets] = self.mask[sources]
         self.sources, self.mask, self.states = len(order), self.mask[: len(order)], self.states[: len(order)]
 
     def follow(self, parents: list[int]) -> None:
         """Let text i go on from what text `parents[i]` has written, of the same source."""
         texts, places = moved(parents, self.model.device)
-        for layer in self.cache.self_attention_cache.layers:
-            layer.buffers["own"].move(texts, places, self.written)
+        for layer in self.own.layers:
+            if layer.own is not None:
+                layer.own.move(texts, places, self.written)
 
     def write(self, layer: Layer, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Keep keys and values (R, H, 1, D) of the new tokens; return those of all tokens so far."""
-        if "own" not in layer.buffers:
-            layer.buffers["own"] = Buffer(self.rows * self.beams, self.new_tokens)
-        kept = layer.buffers["own"].like(keys, values)
-        for buffer, new in zip(kept, (keys, values), strict=True):
-            buffer[: len(new), :, self.written] = new[:, :, 0]
+        if layer.own is None:
+            layer.own = Buffer(self.rows * self.beams, self.new_tokens, keys, values)
+        layer.own.keys[: len(keys), :, self.written] = keys[:, :, 0]
+        layer.own.values[: len(keys), :, self.written] = values[:, :, 0]
         seen = slice(0, self.written + 1)
-        return kept[0][: len(keys), :, seen], kept[1][: len(keys), :, seen]
+        return layer.own.keys[: len(keys), :, seen], layer.own.values[: len(keys), :, seen]
 
     def write_source(self, layer: Layer, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Keep keys and values (S, H, T, D) of the sources; models ask for them under these names from then on."""
-        layer.keys, layer.values = keys.to(values.dtype).contiguous(), values.contiguous()
+        layer.source = Buffer(len(keys), keys.shape[2], keys, values)
+        layer.source.keys[:], layer.source.values[:] = keys, values
+        layer.keys, layer.values = layer.source.keys, layer.source.values
         return layer.keys, layer.values
 
     def attend(

@@ -36,7 +36,7 @@ class Rules:
             self.always.append(NoRepeatNGramLogitsProcessor(config.no_repeat_ngram_size))
         if config.bad_words_ids:
             self.always.append(NoBadWordsLogitsProcessor(config.bad_words_ids, config.eos_token_id))
-        self.suppress = SuppressTokensLogitsProcessor(config.suppress_tokens, device) if config.suppress_tokens else None
+        self.suppress = SuppressTokensLogitsProcessor(config.suppress_tokens, str(device)) if config.suppress_tokens else None
         self.begin = config.begin_suppress_tokens
         self.reads_texts = bool(
             config.repetition_penalty not in (None, 1.0)
@@ -54,7 +54,7 @@ class Rules:
         written = [len(each) for each in ids]
         texts = history(given, ids, scores_RV) if self.reads_texts else scores_RV.new_zeros(len(ids), 1, dtype=torch.long)
         for rule in self.always:
-            scores_RV = rule(texts, scores_RV)  # type: ignore[arg-type, assignment]
+            scores_RV = rule(texts, scores_RV)
         config = self.config
         if config.forced_bos_token_id is not None:
             scores_RV = forced(scores_RV, [count == 0 for count in written], config.forced_bos_token_id)
@@ -62,14 +62,14 @@ class Rules:
             last = config.max_new_tokens - 1
             scores_RV = forced(scores_RV, [count == last for count in written], config.forced_eos_token_id)
         if self.suppress is not None:
-            scores_RV = self.suppress(texts, scores_RV)  # type: ignore[arg-type, assignment]
+            scores_RV = self.suppress(texts, scores_RV)
         if self.begin:
             first = 0 if config.forced_bos_token_id is None else 1
             rows = [row for row, count in enumerate(written) if count == first]
             if rows:
-                rule = SuppressTokensAtBeginLogitsProcessor(self.begin, texts.shape[1], scores_RV.device)
+                rule = SuppressTokensAtBeginLogitsProcessor(self.begin, texts.shape[1], str(scores_RV.device))
                 scores_RV = scores_RV.clone()
-                scores_RV[rows] = rule(texts[rows], scores_RV[rows])  # type: ignore[arg-type]
+                scores_RV[rows] = rule(texts[rows], scores_RV[rows])
         return scores_RV
 
 
@@ -116,7 +116,7 @@ class Choice:
         if not self.sampling:
             return scores_RV.argmax(-1)
         for warper in self.warpers:
-            scores_RV = warper(scores_RV, scores_RV)  # type: ignore[arg-type, assignment]
+            scores_RV = warper(scores_RV, scores_RV)
         sums_RV = scores_RV.double().softmax(-1).cumsum(-1)
         drawn = torch.tensor(uniforms_R, dtype=torch.float64, device=scores_RV.device)[:, None] * sums_RV[:, -1:]
         return torch.searchsorted(sums_RV, drawn, right=True)[:, 0]

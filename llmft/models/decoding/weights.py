@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import torch
 from peft.tuners.lora.layer import Linear as LoraLinear
@@ -37,8 +38,8 @@ class StandIns:
         finally:
             for layer in self.adapted:
                 layer.merged_adapters = []
-            for (module, _), weight in zip(self.weights, own, strict=True):
-                module._parameters["weight"] = weight
+            for (module, _), before in zip(self.weights, own, strict=True):
+                module._parameters["weight"] = before
 
 
 def stand_ins(pretrained: Pretrained, precision: torch.dtype) -> StandIns:
@@ -48,32 +49,33 @@ def stand_ins(pretrained: Pretrained, precision: torch.dtype) -> StandIns:
     """
     model = pretrained.model
     adapted = {id(layer.base_layer): layer for layer in model.modules() if can_fold(layer)}
-    dense = [module for module in model.modules() if type(module) in DENSE and module.weight.is_floating_point()]
-    low = [module for module in dense if precision is not torch.float32 and module.weight.dtype is torch.float32]
-    chosen = [module for module in dense if id(module) in adapted or any(module is each for each in low)]
-    sizes = [module.weight.numel() * (precision if module in low else module.weight.dtype).itemsize for module in chosen]
+    chosen: list[tuple[nn.Module, nn.Parameter, torch.dtype]] = []
+    for module in model.modules():
+        weight = module._parameters.get("weight")
+        if type(module) in DENSE and weight is not None and weight.is_floating_point():
+            kind = precision if weight.dtype is torch.float32 else weight.dtype
+            if id(module) in adapted or kind is not weight.dtype:
+                chosen.append((module, weight, kind))
     try:
         room = available_bytes(model.device) * SHARE
     except LlmftError:  # the system does not say
         room = 0
-    if sum(sizes) > room:
+    if sum(weight.numel() * kind.itemsize for _, weight, kind in chosen) > room:
         return StandIns((), ())
     weights = []
-    for module in chosen:
-        layer = adapted.get(id(module))
-        weight = module.weight.detach()
+    for module, weight, kind in chosen:
+        layer, new = adapted.get(id(module)), weight.detach()
         if layer is not None:
-            weight = weight.float() + layer.get_delta_weight("default").detach().float()
-        weights.append((module, nn.Parameter(weight.to(precision if module in low else module.weight.dtype), requires_grad=False)))
+            new = new.float() + layer.get_delta_weight("default").detach().float()
+        weights.append((module, nn.Parameter(new.to(kind), requires_grad=False)))
     return StandIns(tuple(weights), tuple(adapted.values()))
 
 
-def can_fold(layer: nn.Module) -> bool:
+def can_fold(layer: nn.Module) -> TypeGuard[LoraLinear]:
     """Whether a layer is a plain dense one with one low-rank update, the one that llmft trains."""
     return (
         type(layer) is LoraLinear
         and type(layer.base_layer) in DENSE
-        and layer.base_layer.weight.is_floating_point()
         and list(layer.lora_A) == layer.active_adapters == ["default"]
         and not layer.lora_variant  # DoRA and others
         and not layer.disable_adapters
