@@ -1,19 +1,25 @@
 """Decoding: prompts or sources in, what the model writes out, one interface for both families that write."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria
+from transformers import GenerationConfig
 
 from llmft.config.schema import Generation
-from llmft.data.batch import pad_stream, stream_of
 from llmft.errors import DoesNotFit
-from llmft.hardware.determinism import rng_state, set_rng_state
 from llmft.hardware.memory import is_out_of_memory, release
 from llmft.hardware.precision import autocast
+from llmft.models.decoding.beam import BeamSearch
+from llmft.models.decoding.covered import NEUTRAL, covered
+from llmft.models.decoding.decoder import Prompts
+from llmft.models.decoding.pair import Pairs
+from llmft.models.decoding.plain import PlainSearch
+from llmft.models.decoding.search import Search, Writer
+from llmft.models.decoding.text import Text
+from llmft.models.decoding.weights import StandIns, stand_ins
 from llmft.models.family import Family
 from llmft.models.load import Pretrained
 from llmft.models.token_ids import end_ids as own_ends
@@ -28,33 +34,11 @@ class Continuation:
     finished: str
 
 
-class SignalCheck(StoppingCriteria):
-    """Looks for a stop signal at each token; it never ends a text by itself."""
-
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **options: object) -> torch.BoolTensor:
-        signals.check()
-        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)  # type: ignore[return-value]
-
-
 # What a model's own generation_config.json keeps its say on: tokens that its weights were trained to begin or end with, or
 # never to write (Marian's pad token). How to search is llmft's `generation` alone: lengths, beams, penalties and sampling that
 # a model's folder brings along (BART: 4 beams, no repeated trigram) would change results in silence.
+NONE = StandIns((), ())
 KEPT = ("bos_token_id", "forced_eos_token_id", "bad_words_ids", "suppress_tokens", "begin_suppress_tokens")
-
-# Written out although transformers has the same defaults: where a setting is missing, its `generate` takes the model's own.
-NEUTRAL = {
-    "use_cache": True,
-    "min_length": 0,
-    "early_stopping": False,
-    "typical_p": 1.0,
-    "encoder_no_repeat_ngram_size": 0,
-    "encoder_repetition_penalty": 1.0,
-    "num_return_sequences": 1,
-    "diversity_penalty": 0.0,
-    "num_beam_groups": 1,
-    "epsilon_cutoff": 0.0,
-    "eta_cutoff": 0.0,
-}
 
 
 def generation_config(
@@ -98,67 +82,88 @@ def generate(
 ) -> Iterator[tuple[int, Continuation]]:
     """Decode what follows each prompt (decoders), or what answers each source (encoder-decoders).
 
-    Yields it with the source's place, as batches finish. Sources of similar length share a batch, longest first, so that
-    little is padded and the largest batch comes first. Where memory runs out, batches are half as large from there on.
+    Yields it with the source's place, as texts end. Sources of similar length are written side by side, longest first, so
+    that what needs most memory comes first. Where memory runs out, batches are half as large from there on. Who shares a
+    batch changes no text, to rounding.
     Raises Stopped at the next token after a signal, DoesNotFit where a source does not even fit alone.
     """
-    model = pretrained.model
-    decode = answer if pretrained.family is Family.encoder_decoder else proceed
-    order = sorted(range(len(sources)), key=lambda row: (-len(sources[row]), row))
-    start = 0
-    while start < len(order):
-        rows = order[start : start + batch_size]
-        random, training, own = rng_state(), model.training, model.generation_config
-        model.eval()
+    seed = int(torch.randint(2**62, (1,))) if config.do_sample else 0
+    waiting = sorted(range(len(sources)), key=lambda row: (-len(sources[row]), row))
+    with inside(pretrained, precision):
+        ours = bool(waiting) and covered(pretrained, config, sources, precision)
+        weights = stand_ins(pretrained, precision) if ours else NONE
+    skipped = config.forced_bos_token_id is not None  # a token forced to be the first is no part of a text
+    while waiting:
+        start = own_search if ours else PlainSearch
+        search = start(pretrained, config, [(place, sources[place]) for place in waiting], batch_size, seed)
         try:
-            # what `config` leaves open is open: no setting of the model's own, nor a stop string, gets in
-            model.generation_config = GenerationConfig()
-            with autocast(model.device, precision), signals.deferred(), torch.no_grad():
-                found = decode(model, [sources[row] for row in rows], config)
+            while search.busy:
+                with inside(pretrained, precision), weights.in_place():
+                    found = search.advance()
+                ended = {place for place, _ in found}
+                waiting = [place for place in waiting if place not in ended]
+                yield from ((place, until_end(ids[skipped:], config)) for place, ids in found)
+            continue
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            if len(rows) == 1:
+            batch_size = min(batch_size, len(waiting)) // 2
+            if not batch_size:
                 raise DoesNotFit(
-                    f"out of memory while a text is written after one source of {len(sources[rows[0]])} tokens alone. Set "
+                    f"out of memory while a text is written after one source of {len(sources[waiting[0]])} tokens alone. Set "
                     "generation.num_beams or generation.max_new_tokens lower, a smaller task.max_source_tokens, or a smaller model."
                 ) from error
-            found = []
-        finally:
-            model.generation_config = own
-            model.train(training)
-        if found:
-            yield from zip(rows, found, strict=True)
-            start += len(rows)
-        else:
-            batch_size = len(rows) // 2
-            release(model.device)
-            set_rng_state(*random)
+        del search
+        release(pretrained.model.device)
 
 
-def proceed(model: PreTrainedModel, prompts: Sequence[Sequence[int]], config: GenerationConfig) -> list[Continuation]:
-    """Decode what follows one batch of prompts, padded on the left so that all end at the same place."""
-    width = max(len(prompt) for prompt in prompts)
-    pad = config.pad_token_id
-    tokens = torch.tensor([[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=model.device)
-    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=model.device)
-    return [until_end(ids, config) for ids in write(model, tokens, mask, config, width)]
+@contextmanager
+def inside(pretrained: Pretrained, precision: torch.dtype) -> Iterator[None]:
+    """Get the model ready to write inside the block, and leave it as it was: others may use it between two texts."""
+    model = pretrained.model
+    training, own = model.training, model.generation_config
+    model.eval()
+    try:
+        # what a configuration leaves open is open: no setting of the model's own, nor a stop string, gets in
+        model.generation_config = GenerationConfig()
+        with autocast(model.device, precision), signals.deferred(), torch.no_grad():
+            yield
+    finally:
+        model.generation_config = own
+        model.train(training)
 
 
-def answer(model: PreTrainedModel, sources: Sequence[Sequence[int]], config: GenerationConfig) -> list[Continuation]:
-    """Decode what an encoder-decoder writes after reading one batch of sources."""
-    stream = stream_of([np.array(source, np.int32) for source in sources]).to(model.device)
-    tokens, mask = pad_stream(stream, config.pad_token_id)
-    given = 1 if config.forced_bos_token_id is None else 2  # the start token, and what has to follow it
-    return [until_end(ids, config) for ids in write(model, tokens, mask, config, given)]
+def own_search(
+    pretrained: Pretrained, config: GenerationConfig, waiting: Sequence[tuple[int, Sequence[int]]], rows: int, seed: int
+) -> Search | BeamSearch:
+    """Return our own search for a text after each of `waiting` (its place and source), longest source first."""
+    model, beams, rows = pretrained.model, config.num_beams, min(rows, len(waiting))
+    longest, limit = len(waiting[0][1]), config.max_new_tokens
+    if pretrained.family is Family.encoder_decoder:
+        start = config.decoder_start_token_id
+        writer: Writer = Pairs(model, rows, limit, start, config.pad_token_id, beams)
+        given = [[start] for _ in waiting]
+    else:
+        given = [list(source) for _, source in waiting]
+        writer = Prompts(model, rows, longest, limit, beams, shared=shared_start(given))
+    texts = [
+        (Text(place, before, numbers(seed, place, limit) if config.do_sample else ()), source)
+        for (place, source), before in zip(waiting, given, strict=True)
+    ]
+    return (BeamSearch if beams > 1 else Search)(writer, config, texts, rows, model.device)
 
 
-def write(model: PreTrainedModel, tokens: Tensor, mask: Tensor, config: GenerationConfig, given: int) -> list[list[int]]:
-    """Run transformers' own decoding and return the rows without their `given` first tokens."""
-    output = model.generate(  # type: ignore[operator]
-        input_ids=tokens, attention_mask=mask, generation_config=config, stopping_criteria=[SignalCheck()]
-    )
-    return [row[given:].tolist() for row in output]
+def shared_start(prompts: Sequence[Sequence[int]]) -> Sequence[int]:
+    """Return the tokens that all prompts begin with, short of the last of the shortest: each has one of its own to read."""
+    ordered = sorted(list(prompt) for prompt in prompts)
+    first, last = ordered[0], ordered[-1]  # all others lie between them in alphabetical order
+    length = next((place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    return first[: min(length, min(len(prompt) for prompt in prompts) - 1)] if len(prompts) > 1 else []
+
+
+def numbers(seed: int, place: int, count: int) -> list[float]:
+    """Return the numbers that the tokens of one text are drawn by."""
+    return np.random.default_rng([seed, place]).random(count).tolist()
 
 
 def until_end(ids: list[int], config: GenerationConfig) -> Continuation:

@@ -11,8 +11,8 @@ from transformers import GenerationConfig
 
 from llmft.config.schema import Generation
 from llmft.errors import DoesNotFit, Stopped
-from llmft.models import generate as decoding
-from llmft.models.generate import Continuation, SignalCheck, generate, generation_config, until_end
+from llmft.models.decoding.decoder import Prompts
+from llmft.models.generate import Continuation, generate, generation_config, until_end
 from llmft.runs import signals
 
 NEW_TOKENS = 12
@@ -146,42 +146,61 @@ def test_generation_config_says_what_was_asked(open_tiny):
     assert generation_config(Generation(), llama, [2], 2).do_sample is False
 
 
-def test_a_signal_stops_at_the_next_token(open_tiny, prompts, monkeypatch):
+@pytest.mark.parametrize("own", [True, False], ids=["own search", "transformers"])
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("name", ["llama", "t5"])
+def test_a_signal_stops_at_the_next_token(open_tiny, prompts, monkeypatch, name, beams, own):
     monkeypatch.setattr(signals, "_stopping", False)
-    pretrained = open_tiny("llama")
-    config = generation_config(Generation(max_new_tokens=100), pretrained, [], 2)
-    calls = []
-    check = SignalCheck.__call__
+    pretrained = open_tiny(name)
+    model = pretrained.model.train()
+    config = generation_config(Generation(max_new_tokens=100, num_beams=beams), pretrained, [], 2)
+    if not own:
+        config.min_new_tokens = 1
+    passes = []
+    forward = model.forward
 
-    def counted(self, *args, **options):
-        calls.append(1)
-        if len(calls) == 3:
+    def counted(*args, **options):
+        passes.append(1)
+        if len(passes) == seen + 3:
             os.kill(os.getpid(), signal.SIGUSR1)
-        return check(self, *args, **options)
+        return forward(*args, **options)
 
-    monkeypatch.setattr(SignalCheck, "__call__", counted)
+    sources = [[token % 60 + 3 for token in prompt] for prompt in prompts]
+    seen = 10**6
+    monkeypatch.setattr(model, "forward", counted)
+    next(
+        generate(
+            pretrained,
+            sources[:1],
+            generation_config(Generation(max_new_tokens=1, num_beams=beams), pretrained, [], 2),
+            1,
+            torch.float32,
+        )
+    )
+    seen = len(passes)  # the comparison with the plain pass is behind us
     before = signal.signal(signal.SIGUSR1, signals._receive)  # what `install` does, without its watching thread
     try:
         with pytest.raises(Stopped) as stopped:
-            list(generate(pretrained, prompts, config, 16, torch.float32))
+            list(generate(pretrained, sources, config, 16, torch.float32))
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert stopped.value.exit_code == 75
-    assert len(calls) in (3, 4)
+    assert len(passes) - seen == 3
+    assert model.training
 
 
 def refuse_above(rows, monkeypatch):
-    """Refuse memory for batches of more rows, after chance has moved; return the sizes that were tried."""
-    write, tried = decoding.write, []
+    """Refuse memory for more texts side by side, after chance has moved; return the sizes that were tried."""
+    begin, tried = Prompts.begin, []
 
-    def limited(model, tokens, *rest):
-        tried.append(len(tokens))
+    def limited(self, sources):
+        tried.append(len(self.prompts) + len(sources))
         torch.rand(3)
-        if len(tokens) > rows:
+        if tried[-1] > rows:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return write(model, tokens, *rest)
+        return begin(self, sources)
 
-    monkeypatch.setattr(decoding, "write", limited)
+    monkeypatch.setattr(Prompts, "begin", limited)
     return tried
 
 
@@ -189,14 +208,16 @@ def refuse_above(rows, monkeypatch):
 def test_where_memory_runs_out_batches_are_halved(open_tiny, prompts, monkeypatch, name):
     pretrained = open_tiny(name)
     settings = Generation(max_new_tokens=NEW_TOKENS, batch_size=8)
-    expected = decoded(pretrained, prompts, settings)
+    expected = decoded(pretrained, prompts, settings)  # which also compares, so that memory is refused to the search alone
     tried = refuse_above(3, monkeypatch)
     assert decoded(pretrained, prompts, settings) == expected
-    assert tried == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2, 1]  # 17 prompts: once halved it stays so
+    assert tried[:3] == [8, 4, 2]
+    assert max(tried[3:]) == 2  # 17 prompts: once halved it stays so
 
 
 def test_a_refused_batch_draws_no_numbers(open_tiny, prompts, monkeypatch):
     pretrained = open_tiny("llama")
+    decoded(pretrained, prompts, Generation(max_new_tokens=1))
     small = Generation(max_new_tokens=NEW_TOKENS, batch_size=2, temperature=1.0)
     refuse_above(3, monkeypatch)
     torch.manual_seed(4)
@@ -208,6 +229,7 @@ def test_a_refused_batch_draws_no_numbers(open_tiny, prompts, monkeypatch):
 def test_a_source_that_does_not_fit_alone(open_tiny, prompts, monkeypatch):
     pretrained = open_tiny("llama")
     pretrained.model.train()
+    decoded(pretrained, prompts, Generation(max_new_tokens=1))
     refuse_above(0, monkeypatch)
     with pytest.raises(DoesNotFit, match="one source of 30 tokens alone"):
         decoded(pretrained, prompts, Generation(batch_size=4))

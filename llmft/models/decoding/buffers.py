@@ -1,0 +1,78 @@
+"""Keys and values of texts being written: allocated once per layer, written in place, moved only where a text moves."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+# R rows (texts, or sources), K key/value heads, T positions, D head width
+
+
+class Buffer:
+    """Keys and values (R, K, T, D) of one layer, for heads as in the first `keys` and `values`.
+
+    Both have the values' format, which is the one that attention computes in.
+    """
+
+    def __init__(self, rows: int, width: int, keys: Tensor, values: Tensor) -> None:
+        # zeros: what is masked still gets multiplied by 0, and 0 times what may stand in fresh memory is no number
+        shape = (rows, values.shape[1], width)
+        self.keys = torch.zeros(*shape, keys.shape[-1], dtype=values.dtype, device=values.device)
+        self.values = torch.zeros(*shape, values.shape[-1], dtype=values.dtype, device=values.device)
+
+    def move(self, sources: Tensor, targets: Tensor, stop: int, start: int = 0) -> None:
+        """Let rows `targets` hold what rows `sources` hold at positions from `start` up to `stop`."""
+        if len(sources) and stop > start:
+            for kept in (self.keys, self.values):
+                kept[targets, :, start:stop] = kept[sources, :, start:stop]
+
+
+class Layer(CacheLayerMixin):
+    """What transformers sees of one layer: new keys and values go to `write`, which returns those to attend to."""
+
+    is_sliding = False
+
+    def __init__(self, write: "Write", length: Callable[[], int]) -> None:
+        super().__init__()
+        self.write, self.length = write, length
+        self.source: Buffer | None = None  # of what was read: prompts, or what an encoder made
+        self.own: Buffer | None = None  # of what was written, where it does not stand behind a prompt
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Nothing: `Buffer` allocates."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: object, **options: object) -> tuple[Tensor, Tensor]:
+        """Keep the new tokens' keys and values and return what they attend to."""
+        return self.write(self, key_states, value_states)
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Return the number of keys and the first one's place; no mask is built from it."""
+        return self.length() + query_length, 0
+
+    def get_seq_length(self) -> int:
+        """Return how many tokens were written before the current pass, from which some architectures count positions."""
+        return self.length()
+
+    def get_max_length(self) -> int:
+        """Return -1: the texts know their limit."""
+        return -1
+
+
+Write = Callable[[Layer, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class Kept(Cache):
+    """A cache for transformers' models whose layers appear as they are written."""
+
+    layers: list[Layer]  # type: ignore[assignment]
+
+    def __init__(self, write: Write, length: Callable[[], int]) -> None:
+        super().__init__(layer_class_to_replicate=lambda: Layer(write, length))  # type: ignore[arg-type]
+
+
+def moved(order: list[int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return sources and targets of the rows that change where new row i is to hold what row `order[i]` held."""
+    pairs = [(source, target) for target, source in enumerate(order) if source != target]
+    found = torch.tensor(pairs, dtype=torch.long, device=device).view(-1, 2)
+    return found[:, 0], found[:, 1]

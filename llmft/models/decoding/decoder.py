@@ -1,0 +1,214 @@
+"""Texts that a decoder writes after their prompts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from llmft.models.attention import UnsupportedAttention, attention
+from llmft.models.decoding.attend import KEPT_KEYS, beams_over_both, causal, next_tokens
+from llmft.models.decoding.buffers import Buffer, Kept, Layer, moved
+from llmft.models.padded import logits_of_rows
+
+# S prompts, R = S * beams texts, N flat tokens of a pass, V vocabulary, H query heads, K key/value heads, D head width
+
+PASS_TOKENS = {"cpu": 1024}  # tokens of prompts read in one pass: on a CPU what still fits its caches and reused memory
+OTHER_PASS_TOKENS = 16384
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Tokens of a prompt that one pass reads: where its keys go, how many of the prompt were read before, whether it ends there."""
+
+    row: int
+    past: int
+    tokens: Sequence[int]
+    last: bool
+
+
+class Prompts:
+    """Up to `rows` prompts and, for each, `beams` texts that go on from it; each prompt is read once and kept once.
+
+    Tokens of all texts lie end to end in a batch of one, each with its own position, so nothing is padded. Without beams a
+    text's keys follow its prompt's; with beams they have buffers of their own. `shared` is what all prompts begin with: it is
+    read once for all.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, rows: int, width: int, new_tokens: int, beams: int = 1, shared: Sequence[int] = ()
+    ) -> None:
+        self.model, self.rows, self.beams, self.shared = model, rows, beams, list(shared)
+        self.width, self.new_tokens = width, new_tokens
+        self.refills = beams == 1
+        self.prompts: list[int] = []  # tokens of each prompt in use
+        self.written: list[int] = []  # tokens after it whose keys are kept
+        self.pieces: list[Piece] = []  # of the pass under way; empty while texts are continued
+        self.read_shared = False
+        self.windows: list[int | None] = []  # of each attention call of the last pass
+        self.rows_R = self.lengths_R = torch.empty(
+            0, dtype=torch.long
+        )  # rows in use and their lengths, while texts are continued
+        self.masks: dict[int | None, tuple[Tensor, Tensor | None]] = {}
+        self.cache = Kept(self.write, lambda: max(self.lengths, default=0))
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens kept of each prompt and what follows it."""
+        return [prompt + written for prompt, written in zip(self.prompts, self.written, strict=True)]
+
+    def begin(self, prompts: Sequence[Sequence[int]]) -> Tensor:
+        """Read more prompts and return the scores (n, V) of the token after each."""
+        if self.shared and not self.read_shared:
+            self.forward([Piece(0, 0, self.shared, last=False)])
+            every = torch.arange(1, self.rows, device=self.model.device)
+            for layer in self.cache.layers:
+                if layer.source is not None:
+                    layer.source.move(torch.zeros_like(every), every, len(self.shared))
+            self.read_shared = True
+        limit = PASS_TOKENS.get(self.model.device.type, OTHER_PASS_TOKENS)
+        first, logits = len(self.prompts), []
+        passes: list[list[Piece]] = [[]]
+        for row, prompt in enumerate(prompts, first):
+            for past in range(len(self.shared), len(prompt), limit):
+                piece = Piece(row, past, prompt[past : past + limit], last=past + limit >= len(prompt))
+                if sum(len(each.tokens) for each in passes[-1]) + len(piece.tokens) > limit and passes[-1]:
+                    passes.append([])
+                passes[-1].append(piece)
+        for pieces in passes:
+            logits.append(self.forward(pieces))
+        self.prompts += [len(prompt) for prompt in prompts]
+        self.written += [0] * len(prompts)
+        return torch.cat(logits)
+
+    def forward(self, pieces: list[Piece]) -> Tensor:
+        """Read one pass of pieces; return the scores after those that end a prompt."""
+        self.pieces = pieces
+        try:
+            device = self.model.device
+            flat = [token for piece in pieces for token in piece.tokens]
+            positions = [piece.past + place for piece in pieces for place in range(len(piece.tokens))]
+            ends, total = [], 0
+            for piece in pieces:
+                total += len(piece.tokens)
+                ends += [total - 1] * piece.last
+            inputs = self.inputs(torch.tensor([flat], device=device), torch.tensor([positions], device=device))
+            with attention(self.model, KEPT_KEYS):
+                return logits_of_rows(self.model, inputs, torch.tensor(ends, dtype=torch.long, device=device)).float()
+        finally:
+            self.pieces = []
+
+    def step(self, tokens_R: Tensor) -> Tensor:
+        """Append a token to each text and return the scores (R, V) of the next."""
+        device = self.model.device
+        self.rows_R = torch.arange(len(self.prompts), device=device)
+        self.lengths_R = torch.tensor(self.lengths, device=device)
+        self.masks = {}
+        positions = self.lengths_R.repeat_interleave(self.beams)
+        with attention(self.model, KEPT_KEYS):
+            logits = self.model(**self.inputs(tokens_R[None], positions[None])).logits[0]
+        self.written = [count + 1 for count in self.written]
+        return logits.float()
+
+    def inputs(self, tokens: Tensor, positions: Tensor) -> dict[str, object]:
+        self.windows = []
+        return {"input_ids": tokens, "position_ids": positions, "past_key_values": self.cache, "use_cache": True, "texts": self}
+
+    def keep(self, order: list[int]) -> None:
+        """Go on with these prompts and their texts only, in this order."""
+        stop = max((self.lengths[row] if self.beams == 1 else self.prompts[row] for row in order), default=0)
+        sources, targets = moved(order, self.model.device)
+        texts, places = moved([row * self.beams + beam for row in order for beam in range(self.beams)], self.model.device)
+        for layer in self.cache.layers:
+            if layer.source is not None:
+                layer.source.move(sources, targets, stop, len(self.shared))
+            if layer.own is not None:
+                layer.own.move(texts, places, max(self.written, default=0))
+        self.prompts = [self.prompts[row] for row in order]
+        self.written = [self.written[row] for row in order]
+
+    def follow(self, parents: list[int]) -> None:
+        """Let text i go on from what text `parents[i]` has written, of the same prompt."""
+        texts, places = moved(parents, self.model.device)
+        for layer in self.cache.layers:
+            if layer.own is not None:
+                layer.own.move(texts, places, max(self.written, default=0))
+
+    def write(self, layer: Layer, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Keep keys and values (1, K, N, D) of the pass where they belong; return the buffers."""
+        if layer.source is None:
+            layer.source = Buffer(self.rows, self.width if self.beams > 1 else self.width + self.new_tokens, keys, values)
+        source = layer.source
+        if self.pieces:
+            start = 0
+            for piece in self.pieces:
+                stop, places = start + len(piece.tokens), slice(piece.past, piece.past + len(piece.tokens))
+                source.keys[piece.row, :, places] = keys[0, :, start:stop]
+                source.values[piece.row, :, places] = values[0, :, start:stop]
+                start = stop
+        elif self.beams == 1:
+            source.keys[self.rows_R, :, self.lengths_R] = keys[0].transpose(0, 1).to(source.keys.dtype)
+            source.values[self.rows_R, :, self.lengths_R] = values[0].transpose(0, 1)
+        else:
+            if layer.own is None:
+                layer.own = Buffer(self.rows * self.beams, self.new_tokens, keys, values)
+            layer.own.keys[: keys.shape[2], :, self.written[0]] = keys[0].transpose(0, 1)
+            layer.own.values[: keys.shape[2], :, self.written[0]] = values[0].transpose(0, 1)
+        return source.keys, source.values
+
+    def attend(
+        self,
+        module: torch.nn.Module,
+        query: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        mask: Tensor | None,
+        scale: float,
+        window: int | None,
+        bias: Tensor | None,
+    ) -> Tensor:
+        """Attention of the pass's tokens (1, H, N, D), each over its own text, as (1, N, H, D)."""
+        if mask is not None or bias is not None:
+            raise UnsupportedAttention("attention of a decoder with a mask or a bias of its own")
+        self.windows.append(window)
+        query_HND, start, found = query[0], 0, []
+        if query_HND.dtype is not values.dtype:
+            query_HND = query_HND.to(values.dtype)
+        if self.pieces:
+            for piece in self.pieces:
+                stop, total = start + len(piece.tokens), piece.past + len(piece.tokens)
+                seen = (keys[piece.row, :, :total], values[piece.row, :, :total])
+                found.append(causal(query_HND[:, start:stop], *seen, scale, window))
+                start = stop
+            return torch.cat(found)[None]
+        query_RHD = query_HND.transpose(0, 1)
+        used = len(self.prompts)
+        before, own_mask = self.mask_of(window, values)
+        if self.beams == 1:
+            total = max(self.lengths) + 1
+            return next_tokens(query_RHD, keys[:used, :, :total], values[:used, :, :total], before, scale)[None]
+        own = self.cache.layers[module.layer_idx].own  # type: ignore[index]
+        assert own is not None
+        total, stop = max(self.prompts), self.written[0] + 1
+        source = (keys[:used, :, :total], values[:used, :, :total], before)
+        written = (own.keys[: used * self.beams, :, :stop], own.values[: used * self.beams, :, :stop], own_mask)
+        return beams_over_both(query_RHD, source, written, scale)[None]
+
+    def mask_of(self, window: int | None, like: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return what is added to the scores of the kept keys, and with beams to those of a text's own if anything is."""
+        if window not in self.masks:
+            ends = self.lengths_R if self.beams == 1 else torch.tensor(self.prompts, device=like.device) - 1
+            total = max(self.lengths) + 1 if self.beams == 1 else max(self.prompts)
+            places = torch.arange(total, device=like.device)
+            unseen = places > ends[:, None]
+            own = None
+            if window is not None:
+                unseen |= places <= self.lengths_R[:, None] - window
+                if self.beams > 1 and self.written[0] >= window:
+                    steps = torch.arange(self.written[0] + 1, device=like.device)
+                    own = torch.zeros(len(steps), dtype=like.dtype, device=like.device)
+                    own.masked_fill_(steps <= self.written[0] - window, float("-inf"))
+            mask = torch.zeros(unseen.shape, dtype=like.dtype, device=like.device).masked_fill_(unseen, float("-inf"))
+            self.masks[window] = (mask[:, None, None], own)
+        return self.masks[window]

@@ -1,0 +1,84 @@
+"""Weights that stand in for a model's own while it writes: adapters folded in, and cast once instead of at every token."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeGuard
+
+import torch
+from peft.tuners.lora.layer import Linear as LoraLinear
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from llmft.errors import LlmftError
+from llmft.hardware.memory import available_bytes
+from llmft.models.load import Pretrained
+
+DENSE = (nn.Linear, Conv1D)
+SHARE = 0.5  # of the memory that is free may be taken for it
+
+
+@dataclass(frozen=True)
+class StandIns:
+    """New weights for some dense layers, and the adapted layers whose adapters are in them. The model's own are never written to."""
+
+    weights: tuple[tuple[nn.Module, nn.Parameter], ...]
+    adapted: tuple[LoraLinear, ...]
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Let the model compute with them inside the block."""
+        own = [module._parameters["weight"] for module, _ in self.weights]
+        try:
+            for module, weight in self.weights:
+                module._parameters["weight"] = weight
+            for layer in self.adapted:
+                layer.merged_adapters = ["default"]  # PEFT then asks the layer underneath alone
+            yield
+        finally:
+            for layer in self.adapted:
+                layer.merged_adapters = []
+            for (module, _), before in zip(self.weights, own, strict=True):
+                module._parameters["weight"] = before
+
+
+def stand_ins(pretrained: Pretrained, precision: torch.dtype) -> StandIns:
+    """Return new weights for dense layers that have an adapter or another format than is computed in; none if too large.
+
+    W + (alpha/r) BA is added up in float32 and rounded once (Hu et al. 2021, arXiv:2106.09685).
+    """
+    model = pretrained.model
+    adapted = {id(layer.base_layer): layer for layer in model.modules() if can_fold(layer)}
+    chosen: list[tuple[nn.Module, nn.Parameter, torch.dtype]] = []
+    for module in model.modules():
+        weight = module._parameters.get("weight")
+        if type(module) in DENSE and weight is not None and weight.is_floating_point():
+            kind = precision if weight.dtype is torch.float32 else weight.dtype
+            if id(module) in adapted or kind is not weight.dtype:
+                chosen.append((module, weight, kind))
+    try:
+        room = available_bytes(model.device) * SHARE
+    except LlmftError:  # the system does not say
+        room = 0
+    if sum(weight.numel() * kind.itemsize for _, weight, kind in chosen) > room:
+        return StandIns((), ())
+    weights = []
+    for module, weight, kind in chosen:
+        layer, new = adapted.get(id(module)), weight.detach()
+        if layer is not None:
+            new = new.float() + layer.get_delta_weight("default").detach().float()
+        weights.append((module, nn.Parameter(new.to(kind), requires_grad=False)))
+    return StandIns(tuple(weights), tuple(adapted.values()))
+
+
+def can_fold(layer: nn.Module) -> TypeGuard[LoraLinear]:
+    """Whether a layer is a plain dense one with one low-rank update, the one that llmft trains."""
+    return (
+        type(layer) is LoraLinear
+        and type(layer.base_layer) in DENSE
+        and list(layer.lora_A) == layer.active_adapters == ["default"]
+        and not layer.lora_variant  # DoRA and others
+        and not layer.disable_adapters
+        and not layer.merged
+        and layer.lora_B["default"].bias is None
+    )

@@ -1,0 +1,105 @@
+"""Weights that stand in while a model writes: what they add up to, and that nothing of them is left afterwards."""
+
+import pytest
+import torch
+
+from llmft.config.schema import Adapter, AdapterKind, Generation
+from llmft.errors import DoesNotFit, Stopped
+from llmft.models.adapter import add_adapter
+from llmft.models.decoding import weights as module
+from llmft.models.decoding.decoder import Prompts
+from llmft.models.decoding.weights import stand_ins
+from llmft.models.generate import generate, generation_config
+from llmft.runs import signals
+
+
+@pytest.fixture
+def adapted(open_writer):
+    """A model whose adapter says something."""
+
+    def make(name, **settings):
+        pretrained = open_writer(name)
+        add_adapter(pretrained, Adapter(name=AdapterKind.lora, r=4, **settings))
+        torch.manual_seed(0)
+        for _, weight in pretrained.trained:
+            torch.nn.init.normal_(weight, std=0.3)
+        pretrained.model.eval()
+        return pretrained
+
+    return make
+
+
+def bits(pretrained):
+    return {name: weight.detach().clone() for name, weight in pretrained.model.named_parameters()}
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "t5", "bart"])
+def test_an_adapter_is_folded_in_and_taken_out_to_the_bit(adapted, name):
+    pretrained = adapted(name)
+    before, ids = bits(pretrained), {"input_ids": torch.tensor([[5, 6, 7, 8]])}
+    parameters = list(map(id, pretrained.model.parameters()))
+    if pretrained.model.config.is_encoder_decoder:
+        ids["decoder_input_ids"] = torch.tensor([[1, 9, 8]])
+    with torch.no_grad():
+        apart = pretrained.model(**ids).logits
+        found = stand_ins(pretrained, torch.float32)
+        assert len(found.adapted) == len(found.weights) > 0
+        with found.in_place():
+            torch.testing.assert_close(pretrained.model(**ids).logits, apart, rtol=1e-4, atol=1e-3)
+            assert all(layer.merged for layer in found.adapted)
+        assert torch.equal(pretrained.model(**ids).logits, apart)
+    assert list(map(id, pretrained.model.parameters())) == parameters
+    assert all(torch.equal(weight, before[key]) for key, weight in pretrained.model.named_parameters())
+
+
+@pytest.mark.parametrize("error", [Stopped(10), torch.OutOfMemoryError("out of memory"), ValueError("x")], ids=repr)
+def test_whatever_happens_they_are_taken_out(adapted, monkeypatch, error):
+    pretrained = adapted("llama")
+    config = generation_config(Generation(max_new_tokens=5), pretrained, [2], 2)
+    expected = dict(generate(pretrained, [[5, 6, 7]], config, 4, torch.float32))
+    before, seen = bits(pretrained), []
+    step = Prompts.step
+
+    def failing(self, tokens):
+        seen.append(any(layer.merged for layer in pretrained.model.modules() if isinstance(layer, module.LoraLinear)))
+        raise error
+
+    monkeypatch.setattr(Prompts, "step", failing)
+    with pytest.raises(DoesNotFit if isinstance(error, torch.OutOfMemoryError) else type(error)):
+        list(generate(pretrained, [[5, 6, 7]], config, 4, torch.float32))
+    assert seen == [True]
+    assert all(torch.equal(weight, before[key]) for key, weight in pretrained.model.named_parameters())
+    monkeypatch.setattr(Prompts, "step", step)
+    assert dict(generate(pretrained, [[5, 6, 7]], config, 4, torch.float32)) == expected
+    assert signals.noted() is None
+
+
+def test_between_two_texts_the_model_is_its_own(adapted):
+    pretrained = adapted("llama")
+    before = bits(pretrained)
+    config = generation_config(Generation(max_new_tokens=5), pretrained, [2], 2)
+    for _ in generate(pretrained, [[5, 6, 7], [8, 9], [4]], config, 1, torch.float32):
+        assert all(torch.equal(weight, before[key]) for key, weight in pretrained.model.named_parameters())
+        assert not any(layer.merged for layer in pretrained.model.modules() if isinstance(layer, module.LoraLinear))
+
+
+def test_what_does_not_fit_stays_apart(adapted, monkeypatch):
+    pretrained = adapted("llama")
+    monkeypatch.setattr(module, "available_bytes", lambda device: 1000)
+    assert stand_ins(pretrained, torch.float32).weights == ()
+    config = generation_config(Generation(max_new_tokens=5), pretrained, [2], 2)
+    assert len(dict(generate(pretrained, [[5, 6, 7]], config, 4, torch.float32))) == 1
+
+
+def test_masters_are_rounded_once(open_writer):
+    """What autocast does at every product anyway, and the embedding, which the head may share, is left as it is."""
+    pretrained = open_writer("llama")
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        expected = pretrained.model(ids).logits
+        found = stand_ins(pretrained, torch.bfloat16)
+        assert {weight.dtype for _, weight in found.weights} == {torch.bfloat16}
+        with found.in_place():
+            assert torch.equal(pretrained.model(ids).logits, expected)
+            assert pretrained.model.get_input_embeddings().weight.dtype is torch.float32
+    assert not stand_ins(pretrained, torch.float32).weights
