@@ -34,7 +34,9 @@ class Audit:
     def __init__(self, splits: Iterable[str], control: re.Pattern[str] | None = None):
         self.splits = tuple(splits)
         self._control = control
-        self._rows, self._empty_sources, self._empty_targets, self._controlling = (dict.fromkeys(self.splits, 0) for _ in range(4))
+        self._rows, self._empty_sources, self._empty_targets, self._controlling = (
+            dict.fromkeys(self.splits, 0) for _ in range(4)
+        )
         # The evaluation rows come first: training, the long one, can then be told from them as it passes by.
         self._held: dict[int, list[tuple[str, str]]] = defaultdict(list)
         self._whole_held: dict[int, list[str]] = defaultdict(list)

@@ -107,7 +107,7 @@ def encode_split(learner: Learner, source: RowSource) -> Encodings:
         tokenizer=hash_folder(learner.pretrained.folder, TOKENIZER_FILES),
     )
     with panics_explained(learner.pretrained.folder):
-        cache = cached(cache_dir() / "tokens", key, learner.formulation.examples(source), learner.encode)
+        cache = cached(cache_dir() / "tokens", key, learner.formulation.examples(source), learner.encode, learner.ahead)
     return Encodings(cache, np.flatnonzero(np.asarray(cache.units)))
 
 
