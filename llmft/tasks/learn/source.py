@@ -36,11 +36,10 @@ def longer_part(example: TextExample) -> str:
 
 
 def texts_ahead(examples: Iterable[TextExample], limit: int | None) -> tuple[list[Asked], list[str]]:
-    """Return for which prompts, and for the ids of which texts, encoding these examples will ask; or most of them."""
+    """Return for which prompts, and for the ids of which texts beside the targets, encoding these examples will ask."""
     asked: list[Asked] = []
     texts: list[str] = []
     for example in examples:
-        texts.append(example.targets[0])
         part = longer_part(example) if isinstance(example.source, str) else ""
         if may_fit(part, limit):
             asked.append((example.source, example.context))

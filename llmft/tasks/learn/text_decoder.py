@@ -123,7 +123,8 @@ class TextDecoder:
         """Tokenise in bulk what `encode` will ask for."""
         answers = [answer for example in examples for answer in self.answered(example)]
         limits = (self.formulation.task.max_source_tokens, self.pretrained.context)
-        self.prompt.ahead(*texts_ahead(answers, min((each for each in limits if each), default=None)))
+        asked, texts = texts_ahead(answers, min((each for each in limits if each), default=None))
+        self.prompt.ahead(asked, [*texts, *(answer.targets[0] for answer in answers)])
 
     def fits(self, answer: Sequence[int]) -> bool:
         """Whether an answer is within task.max_target_tokens, and leaves room for a source in the context."""
