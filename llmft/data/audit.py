@@ -12,6 +12,8 @@ import numpy as np
 
 from llmft.data.example import Example, TextExample
 
+AUDIT_FORMAT = 1
+"""Raised when something else is looked for: what was found in the same rows before does not count then."""
 LISTED = 100
 """Rows listed per kind; the counts are always whole."""
 

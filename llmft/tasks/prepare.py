@@ -1,11 +1,11 @@
 """From rows to what training reads: token caches, examples to score, and the plan."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from llmft.config.dump import to_values
 from llmft.config.schema import Fast, TrainRun, Truncation
 from llmft.data.dataset import RowSource
 from llmft.data.encode import Encoded, TokenCache, cache_key
@@ -20,25 +20,13 @@ from llmft.reports.console import say
 from llmft.runs.cache import cache_dir
 from llmft.runs.provenance import hash_folder
 from llmft.tasks.formulation import Learner
+from llmft.tasks.review import Review, read_settings
 from llmft.training import memory
 from llmft.training.memory import Plan
 from llmft.training.pace import count_steps
 from llmft.training.trial import fitting
 
 TOKENIZER_FILES = ("token*", "vocab*", "merges*", "special*", "added*", "chat_template*", "*.model", "*.spm", "*.jinja")
-READ = (
-    "source",
-    "context",
-    "target",
-    "answer_start",
-    "messages",
-    "labels",
-    "label_kind",
-    "no_answer",
-    "overlap",
-    "control_tokens",
-)
-"""Settings that examples and their token ids depend on, whatever the formulation."""
 CHECKED_ROWS = 3  # documents on which the fast path is compared with the plain one
 
 
@@ -66,17 +54,29 @@ class Corpus:
     train: Encodings
     validation: Encodings | None
     validation_examples: list[Example]
+    """Empty unless the validation is scored."""
     test_examples: list[Example]
     test_content: str
     """Hash of the test rows; empty without any."""
+    audit: dict[str, Any]
+    """What `Audit` found in all splits."""
 
 
-def prepare_corpus(learner: Learner, splits: Mapping[str, RowSource]) -> Corpus:
-    """Tokenise training and validation rows into the cache, and read the examples to score.
+def prepare_corpus(learner: Learner, splits: Mapping[str, RowSource], score_validation: bool = False) -> Corpus:
+    """Tokenise training and validation rows into the cache, read the examples to score, and look at all of them on the way.
 
-    Raises DataError where no training row is left.
+    What was tokenised and looked at before is not read again. Raises DataError where no training row is left.
     """
-    train = encode_split(learner, splits["train"])
+    review = Review(learner, splits)
+    review.first("train")
+    tests = list(review.examples("test")) if "test" in splits else []
+    if tests and learner.formulation.task.truncation is Truncation.error:
+        encode_split(learner, splits["test"], tests)  # what is too long is an error now, not after the training
+    scored = list(review.examples("validation")) if "validation" in splits and score_validation else []
+    validation = (
+        encode_split(learner, splits["validation"], scored or review.examples("validation")) if "validation" in splits else None
+    )
+    train = encode_split(learner, splits["train"], review.examples("train"))
     if not len(train.rows):
         found = f"{len(train.cache)} rows, all of them with targets too long" if len(train.cache) else "no rows"
         if places := [train.cache[place].where for place in range(min(3, len(train.cache)))]:
@@ -84,30 +84,31 @@ def prepare_corpus(learner: Learner, splits: Mapping[str, RowSource]) -> Corpus:
         raise DataError(
             f"{splits['train'].description}: {found}; nothing to train on. Look at task.max_target_tokens and the data."
         )
-    validation = encode_split(learner, splits["validation"]) if "validation" in splits else None
-    if "test" in splits and learner.formulation.task.truncation is Truncation.error:
-        encode_split(learner, splits["test"])  # what is too long is an error now, not after the training
     return Corpus(
         train,
         validation if validation is not None and len(validation.rows) else None,
-        list(learner.formulation.examples(splits.get("validation", ()))),
-        list(learner.formulation.examples(splits.get("test", ()))),
+        scored,
+        tests,
         splits["test"].content if "test" in splits else "",
+        review.found(),
     )
 
 
-def encode_split(learner: Learner, source: RowSource) -> Encodings:
-    """Tokenise a split, or find it tokenised: the key holds everything that token ids depend on."""
-    settings = to_values(learner.formulation.task)
+def encode_split(learner: Learner, source: RowSource, examples: Iterable[Example] | None = None) -> Encodings:
+    """Tokenise the examples of a split (None: as its rows make them), or find them tokenised.
+
+    The key holds everything that token ids depend on.
+    """
     key = cache_key(
         rows=source.content,
-        task={name: settings[name] for name in READ},
+        task=read_settings(learner),
         learner=type(learner).__name__,
         encoding=learner.encoding(),
         tokenizer=hash_folder(learner.pretrained.folder, TOKENIZER_FILES),
     )
     with panics_explained(learner.pretrained.folder):
-        cache = cached(cache_dir() / "tokens", key, learner.formulation.examples(source), learner.encode, learner.ahead)
+        examples = learner.formulation.examples(source) if examples is None else examples
+        cache = cached(cache_dir() / "tokens", key, examples, learner.encode, learner.ahead)
     return Encodings(cache, np.flatnonzero(np.asarray(cache.units)))
 
 
