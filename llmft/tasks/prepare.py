@@ -42,6 +42,11 @@ class Encodings:
         """Rows that are not used."""
         return len(self.cache) - len(self.rows)
 
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each usable row."""
+        return self.cache.lengths[self.rows] if self.left_out else self.cache.lengths
+
     def documents(self, places: list[int]) -> list[Encoded]:
         """Return the documents at these places among the usable rows."""
         return [self.cache[int(self.rows[place])] for place in places]
@@ -109,24 +114,38 @@ def encode_split(learner: Learner, source: RowSource, examples: Iterable[Example
     with panics_explained(learner.pretrained.folder):
         examples = learner.formulation.examples(source) if examples is None else examples
         cache = cached(cache_dir() / "tokens", key, examples, learner.encode, learner.ahead)
-    return Encodings(cache, np.flatnonzero(np.asarray(cache.units)))
+    return Encodings(cache, cache.rows_with_loss())
 
 
 def check_path(run: TrainRun, learner: Learner, corpus: Corpus) -> PathCheck:
     """Compare the fast with the plain path on the shortest documents, which are as telling as long ones."""
     if run.training.fast is Fast.off:
         return PathCheck(False, "training.fast=off")
-    shortest = np.argsort(corpus.train.cache.lengths[corpus.train.rows], kind="stable")[:CHECKED_ROWS]
+    lengths = corpus.train.lengths
+    some = telling(lengths, CHECKED_ROWS)
+    shortest = some[np.argsort(lengths[some], kind="stable")[:CHECKED_ROWS]]
     return learner.check_fast_path(corpus.train.documents(shortest.tolist()))
+
+
+def telling(lengths: np.ndarray, most: int) -> np.ndarray:
+    """Return places of at most `most` documents of each length, the first ones: more make no other micro-batch of `most`.
+
+    A million documents have some hundred lengths: what looks at these takes no more memory than for a thousand.
+    """
+    ranked = np.argsort(lengths, kind="stable")
+    sizes = lengths[ranked]
+    kept = np.ones(len(ranked), np.bool_)
+    kept[most:] = sizes[most:] != sizes[: len(sizes) - most] if most < len(sizes) else True
+    return np.sort(ranked[kept])
 
 
 def make_plan(run: TrainRun, learner: Learner, corpus: Corpus, order: Order, micro_tokens: int | None) -> Plan:
     """Say what is about to be done. Raises DoesNotFit if it cannot be done in the free memory."""
     model, device = learner.pretrained.model, learner.pretrained.model.device
     path = check_path(run, learner, corpus)
-    rows, cache = corpus.train.rows, corpus.train.cache
-    lengths = cache.lengths[rows]
-    cuts = cache.source_cuts[rows]
+    lengths = corpus.train.lengths
+    some = telling(lengths, run.training.batch_size)
+    units, cut_rows, cut_tokens = corpus.train.cache.sums()
     weights, state = memory.state_bytes(learner.pretrained)
     per_token = memory.token_bytes(learner.pretrained, learner.precision, run.model.gradient_checkpointing)
     free = available_bytes(device)
@@ -137,8 +156,8 @@ def make_plan(run: TrainRun, learner: Learner, corpus: Corpus, order: Order, mic
         learner.loss,
         learner.cut,
         [weight for _, weight in learner.pretrained.trained],
-        corpus.train.documents,
-        lengths,
+        lambda places: corpus.train.documents(some[places].tolist()),
+        lengths[some],
         run.training.batch_size,
         planned,
         state,
@@ -150,16 +169,16 @@ def make_plan(run: TrainRun, learner: Learner, corpus: Corpus, order: Order, mic
     return Plan(
         parameters=sum(weight.numel() for weight in model.parameters()),
         trained_parameters=sum(weight.numel() for _, weight in learner.pretrained.trained),
-        train_rows=len(rows),
+        train_rows=len(lengths),
         left_out_rows=corpus.train.left_out,
         validation_rows=len(corpus.validation.rows) if corpus.validation else 0,
         test_rows=len(corpus.test_examples),
         tokens_per_epoch=int(lengths.sum()),
-        loss_units_per_epoch=int(cache.units[rows].sum()),
+        loss_units_per_epoch=units,
         loss_unit=learner.unit,
         longest_row_tokens=longest,
-        cut_rows=int((cuts > 0).sum()),
-        cut_tokens=int(cuts.sum()),
+        cut_rows=cut_rows,
+        cut_tokens=cut_tokens,
         steps=count_steps(run.training, order.steps_per_epoch),
         steps_per_epoch=order.steps_per_epoch,
         batch_size=run.training.batch_size,

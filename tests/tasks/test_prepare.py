@@ -16,8 +16,8 @@ from llmft.data.order import Order
 from llmft.errors import DataError
 from llmft.hardware.determinism import rng_state
 from llmft.tasks import prepare
-from llmft.tasks.prepare import check_path, encode_split, make_plan, prepare_corpus
-from llmft.training.trial import try_out
+from llmft.tasks.prepare import check_path, encode_split, make_plan, prepare_corpus, telling
+from llmft.training.trial import fullest, try_out
 
 
 @pytest.fixture
@@ -251,3 +251,19 @@ def test_rows_encoded_together_are_tokenised_together(open_learner, monkeypatch,
     assert sum(map(len, made)) == sum(len(row.targets) + 1 for row in rows)
     assert all(list(learner.encode(row)) for row in rows)
     assert len(made) <= 2  # one call for all that is read, one for what is written
+
+
+def test_documents_of_one_length_beyond_a_batch_tell_nothing():
+    """The dearest micro-batches of all documents are made of those kept, and they are the same ones."""
+    chance = np.random.default_rng(11)
+    for _ in range(100):
+        lengths = chance.integers(1, 9, chance.integers(1, 60)).astype(np.int32)
+        batch_size, micro_tokens = int(chance.integers(1, 5)), int(chance.integers(8, 30))
+        some = telling(lengths, batch_size)
+        assert np.bincount(lengths[some]).max() <= batch_size
+        assert (np.diff(some) > 0).all()
+        expected = fullest(lengths, batch_size, micro_tokens)
+        found = [some[places] for places in fullest(lengths[some], batch_size, micro_tokens)]
+        for kept, whole in zip(found, expected, strict=True):
+            assert sorted(lengths[kept]) == sorted(lengths[whole])
+        assert found[0].tolist() == expected[0].tolist()
