@@ -15,7 +15,23 @@ import sys
 import time
 from pathlib import Path
 
-WORDS = "the a fox dog cat sun runs jumps over under quick lazy brown red and or list value returns first element of".split()
+WORDS = [
+    "the",
+    "fox",
+    "dog",
+    "cat",
+    "sun",
+    "runs",
+    "jumps",
+    "over",
+    "quick",
+    "lazy",
+    "brown",
+    "list",
+    "value",
+    "returns",
+    "first",
+]
 MIB = 1 << 10  # ru_maxrss counts KiB
 MOST = 1.1
 

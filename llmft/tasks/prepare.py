@@ -8,7 +8,7 @@ import numpy as np
 
 from llmft.config.schema import Fast, TrainRun, Truncation
 from llmft.data.dataset import RowSource
-from llmft.data.encode import Encoded, TokenCache, cache_key
+from llmft.data.encode import cache_key
 from llmft.data.example import Example
 from llmft.data.order import Order
 from llmft.data.spool import cached
@@ -19,37 +19,16 @@ from llmft.models.path_check import PathCheck
 from llmft.reports.console import say
 from llmft.runs.cache import cache_dir
 from llmft.runs.provenance import hash_folder
+from llmft.tasks.encodings import Encodings
 from llmft.tasks.formulation import Learner
 from llmft.tasks.review import Review, read_settings
+from llmft.tasks.tried import fitting_as_before
 from llmft.training import memory
 from llmft.training.memory import Plan
 from llmft.training.pace import count_steps
-from llmft.training.trial import fitting
 
 TOKENIZER_FILES = ("token*", "vocab*", "merges*", "special*", "added*", "chat_template*", "*.model", "*.spm", "*.jinja")
 CHECKED_ROWS = 3  # documents on which the fast path is compared with the plain one
-
-
-@dataclass(frozen=True)
-class Encodings:
-    """The token cache of a split, and which of its rows carry loss: those without were too long, and are left out."""
-
-    cache: TokenCache
-    rows: np.ndarray
-
-    @property
-    def left_out(self) -> int:
-        """Rows that are not used."""
-        return len(self.cache) - len(self.rows)
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Tokens of each usable row."""
-        return self.cache.lengths[self.rows] if self.left_out else self.cache.lengths
-
-    def documents(self, places: list[int]) -> list[Encoded]:
-        """Return the documents at these places among the usable rows."""
-        return [self.cache[int(self.rows[place])] for place in places]
 
 
 @dataclass(frozen=True)
@@ -152,18 +131,7 @@ def make_plan(run: TrainRun, learner: Learner, corpus: Corpus, order: Order, mic
     longest = int(lengths.max())
     wanted = min((tokens for tokens in (micro_tokens, run.training.micro_tokens) if tokens), default=None)
     planned = memory.plan_micro_tokens(wanted, per_token, state, free, longest, device)
-    micro_tokens, taken = fitting(
-        learner.loss,
-        learner.cut,
-        [weight for _, weight in learner.pretrained.trained],
-        lambda places: corpus.train.documents(some[places].tolist()),
-        lengths[some],
-        run.training.batch_size,
-        planned,
-        state,
-        free,
-        device,
-    )
+    micro_tokens, taken = fitting_as_before(run, learner, corpus.train, some, planned, state, free)
     if micro_tokens < planned:
         say(f"{planned:,} tokens at once do not fit in memory, {micro_tokens:,} do; this does not change the result")
     return Plan(
