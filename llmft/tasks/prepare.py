@@ -131,7 +131,7 @@ def make_plan(run: TrainRun, learner: Learner, corpus: Corpus, order: Order, mic
     longest = int(lengths.max())
     wanted = min((tokens for tokens in (micro_tokens, run.training.micro_tokens) if tokens), default=None)
     planned = memory.plan_micro_tokens(wanted, per_token, state, free, longest, device)
-    micro_tokens, taken = fitting_as_before(run, learner, corpus.train, some, planned, state, free)
+    micro_tokens, taken = fitting_as_before(run, learner, path, corpus.train, some, planned, state, free)
     if micro_tokens < planned:
         say(f"{planned:,} tokens at once do not fit in memory, {micro_tokens:,} do; this does not change the result")
     return Plan(

@@ -13,6 +13,7 @@ from llmft.config.schema import TrainRun
 from llmft.data.encode import cache_key
 from llmft.hardware.limits import cpu_model
 from llmft.models.locate import content_hash
+from llmft.models.path_check import PathCheck
 from llmft.runs.provenance import code_mark
 from llmft.runs.remembered import recall, remember
 from llmft.tasks.encodings import Encodings
@@ -22,14 +23,21 @@ from llmft.training.trial import fitting
 
 
 def fitting_as_before(
-    run: TrainRun, learner: Learner, train: Encodings, places: np.ndarray, planned: int, state_bytes: int, free: int
+    run: TrainRun,
+    learner: Learner,
+    path: PathCheck,
+    train: Encodings,
+    places: np.ndarray,
+    planned: int,
+    state_bytes: int,
+    free: int,
 ) -> tuple[int, int]:
     """Return what `fitting` does for the documents at some places; without a trial where one went well for the same before.
 
     What it took then has to be free now. A trial that ended with less than planned is not remembered: it may go better.
     """
     device = learner.pretrained.model.device
-    key = cache_key(**depends_on(run, learner, train, planned))
+    key = cache_key(**depends_on(run, learner, path, train, planned))
     taken = recall("trials", key)
     if isinstance(taken, int) and with_moments(taken, state_bytes) <= free:
         return planned, taken
@@ -50,14 +58,14 @@ def fitting_as_before(
     return micro_tokens, taken
 
 
-def depends_on(run: TrainRun, learner: Learner, train: Encodings, planned: int) -> dict[str, Any]:
+def depends_on(run: TrainRun, learner: Learner, path: PathCheck, train: Encodings, planned: int) -> dict[str, Any]:
     """Return all that decides how much memory a trial takes, as JSON values."""
     device = learner.pretrained.model.device
     return {
         "documents": train.cache.folder.name,
         "model": content_hash(learner.pretrained.folder),
         "learner": type(learner).__name__,
-        "fast": learner.fast,
+        "path": [path.fast, path.path.name],
         "precision": str(learner.precision),
         "weights": sorted({str(weight.dtype) for weight in learner.pretrained.model.parameters()}),
         "trained": len(learner.pretrained.trained),

@@ -9,12 +9,14 @@ import torch
 
 from llmft.config.schema import Adapter, Data, Optimizer, Training, TrainRun
 from llmft.data.dataset import open_splits
+from llmft.models.path_check import PathCheck
 from llmft.tasks import tried
 from llmft.tasks.prepare import encode_split
 from llmft.tasks.tried import fitting_as_before
 from llmft.training.memory import with_moments
 
 GIB = 1 << 30
+PLAIN = PathCheck(False, "")
 RUN = TrainRun(training=Training(batch_size=2))
 
 
@@ -26,7 +28,7 @@ def attempt(open_text, tmp_path, monkeypatch):
     path.write_text("".join(json.dumps({"source": "the dog " * n, "target": "fox"}) + "\n" for n in range(1, 5)))
     source = open_splits(Data(train=[str(path)], holdout=0.0), None)["train"]
 
-    def make(run=RUN, planned=400, free=64 * GIB, fails_above=None, **settings):
+    def make(run=RUN, path=PLAIN, planned=400, free=64 * GIB, fails_above=None, **settings):
         learner = open_text(**settings)
         train = encode_split(learner, source)
         whole, passes = learner.loss, []
@@ -38,7 +40,7 @@ def attempt(open_text, tmp_path, monkeypatch):
             return whole(documents) * 1.0
 
         monkeypatch.setattr(learner, "loss", loss)
-        return fitting_as_before(run, learner, train, np.arange(len(train.rows)), planned, 1000, free), len(passes)
+        return fitting_as_before(run, learner, path, train, np.arange(len(train.rows)), planned, 1000, free), len(passes)
 
     return make
 
@@ -54,6 +56,7 @@ def test_what_is_another_is_tried(attempt, monkeypatch):
     assert attempt(TrainRun(training=Training(batch_size=4)))[1]
     assert attempt(TrainRun(training=Training(batch_size=2), adapter=Adapter(r=3)))[1]
     assert attempt(planned=200)[1]
+    assert attempt(path=PathCheck(True, ""))[1]
     assert attempt(prompt="Q: {source}")[1]
     assert attempt(name="qwen3")[1]
     monkeypatch.setattr(tried, "code_mark", lambda: "edited")
