@@ -16,8 +16,7 @@ from typing import Any
 from llmft.config.bind import bind_all
 from llmft.config.dump import config_yaml, fingerprinted, rerun_yaml, to_values
 from llmft.config.schema import TrainRun
-from llmft.data.audit import audit, sentences
-from llmft.data.control_tokens import ControlTokens
+from llmft.data.audit import sentences
 from llmft.data.dataset import RowSource, open_splits
 from llmft.data.example import Example
 from llmft.data.order import Order
@@ -78,12 +77,10 @@ def train(run: TrainRun, command: list[str]) -> float | None:
         run = replace(run, task=with_labels(run.task, splits["train"]))
         write_settings(directory, run, None if run.model.scratch else prints["model"])
         learner = open_training(run, bound, folder)  # 1 initialise from pretrained weights
-        corpus = prepare_corpus(learner, splits)
+        corpus = prepare_corpus(learner, splits, run.training.metric != "loss" or run.training.eval_generate)
         order = Order(len(corpus.train.rows), run.training.batch_size, run.seed)
         plan = make_plan(run, learner, corpus, order, planned_before(directory))
-        examples = {name: learner.formulation.examples(rows) for name, rows in splits.items()}
-        found = audit(examples, ControlTokens(learner.pretrained.tokenizer).pattern)
-        counts = write_plan(directory, plan, splits, found)
+        counts = write_plan(directory, plan, splits, corpus.audit)
         before = None
         if run.training.baseline and corpus.test_examples:
             path = directory.path / "predictions" / "test.before.jsonl"

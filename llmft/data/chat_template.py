@@ -2,7 +2,7 @@
 
 A template is a program that comes with a model. jinja2's sandbox keeps it from objects it must not reach, but not from
 loops without end or texts without measure, some of which run in C, where nothing inside the same process can stop them.
-So one process per llmft process renders all templates, row after row: about a tenth of a millisecond a row.
+So one process per llmft process renders all templates, some hundred rows at a time: about a hundredth of a millisecond a row.
 """
 
 import atexit
@@ -34,6 +34,8 @@ FIXED_DATE = datetime(2024, 7, 26)
 
 WORKER = Path(__file__).with_name("template_worker.py")
 ADVICE = "Use a model with another template, or without one."
+
+Conversation = Sequence[Mapping[str, str]]
 
 _worker: "Worker | None" = None
 
@@ -108,22 +110,16 @@ class Worker:
                 pipe.close()
 
 
-def render(template: str, messages: Sequence[Mapping[str, str]], answer: bool, variables: Mapping[str, Any]) -> str:
+def render(template: str, messages: Conversation, answer: bool, variables: Mapping[str, Any]) -> str:
     """Return a conversation as the template writes it; `answer` opens the assistant's turn.
 
     Raises ModelError where the template fails, refuses, or takes more than SECONDS, MEMORY_BYTES or LONGEST.
     """
-    request = {"template": template, "messages": messages, "answer": answer, "variables": variables}
-    line = json.dumps(request, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
-    size = sum(len(message["content"]) for message in messages)
+    size = size_of(messages)
     try:
-        found = json.loads(worker().ask(line, 6 * max(LONGEST, 2 * size)))  # a character may take 6 bytes: \u001b
+        found = ask(template, [messages], answer, variables)
     except TooMuch as error:
-        close()
         raise ModelError(f"the model's chat template cannot be rendered: it {error}. {ADVICE}") from error
-    except BaseException:  # a signal, say: what comes next would be taken for the answer to another question
-        close()
-        raise
     if "memory" in found:
         raise ModelError(
             f"the model's chat template cannot be rendered: it takes more than {MEMORY_BYTES >> 20} MiB of memory. {ADVICE}"
@@ -132,12 +128,46 @@ def render(template: str, messages: Sequence[Mapping[str, str]], answer: bool, v
         raise ModelError(
             f"the model's chat template cannot be rendered: {found['error']}; set task.system or use a model without one"
         )
-    text: str = found["text"]
+    text: str = found["texts"][0]
     if len(text) > max(LONGEST, 2 * size):
         raise ModelError(
             f"the model's chat template cannot be rendered: it writes {len(text):,} characters of {size:,}. {ADVICE}"
         )
     return text
+
+
+def render_all(
+    template: str, conversations: Sequence[Conversation], answer: bool, variables: Mapping[str, Any]
+) -> list[str] | None:
+    """Return many conversations as `render` does, in one request: a tenth of the time.
+
+    None where that does not go well, or writes more than one of them may: each has to be rendered alone, to tell which it is.
+    """
+    try:
+        texts: list[str] | None = ask(template, conversations, answer, variables).get("texts")
+    except TooMuch:
+        return None
+    if texts is None or sum(map(len, texts)) > max(LONGEST, 2 * sum(map(size_of, conversations))):
+        return None
+    return texts
+
+
+def ask(template: str, conversations: Sequence[Conversation], answer: bool, variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Send a request to the process that renders, and return its answer. Raises TooMuch; the process has ended then."""
+    request = {"template": template, "conversations": conversations, "answer": answer, "variables": variables}
+    line = json.dumps(request, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
+    longest = 6 * max(LONGEST, 2 * sum(map(size_of, conversations)))  # a character may take 6 bytes: \u001b
+    try:
+        found: dict[str, Any] = json.loads(worker().ask(line, longest))
+    except BaseException:  # of a signal, say: what comes next would be taken for the answer to another question
+        close()
+        raise
+    return found
+
+
+def size_of(messages: Conversation) -> int:
+    """Return how many characters a conversation has."""
+    return sum(len(message["content"]) for message in messages)
 
 
 def worker() -> Worker:

@@ -16,6 +16,8 @@ import numpy as np
 
 CACHE_FORMAT = 3
 """Raised when the files of a cache change meaning; part of every key."""
+BLOCK = 1 << 16
+"""Rows whose facts are read at once."""
 FILES = (
     "ids.i32",
     "loss_mask.u1",
@@ -59,7 +61,7 @@ class TokenCache:
     """The documents of a cache folder, by position; arrays are read from disk as they are looked at.
 
     `lengths`, `units` and `source_cuts` are arrays over the rows: tokens of both streams, what the loss is divided by, and
-    how many source tokens were cut off.
+    how many source tokens were cut off. Only the first is in memory, 4 bytes a row: read whole, the others would be there too.
     """
 
     def __init__(self, folder: Path):
@@ -73,9 +75,9 @@ class TokenCache:
         self._facts_offsets = mapped(folder / "facts_offsets.i64", np.int64)
         self.units = mapped(folder / "units.i64", np.int64)
         self.source_cuts = mapped(folder / "source_cuts.i64", np.int64)
-        self.lengths = np.diff(self._offsets)
+        self.lengths = sizes_of(folder / "ids_offsets.i64")
         if len(self._source_offsets):
-            self.lengths = self.lengths + np.diff(self._source_offsets)
+            self.lengths += sizes_of(folder / "source_ids_offsets.i64")
 
     def __len__(self) -> int:
         return len(self.units)
@@ -97,12 +99,43 @@ class TokenCache:
     def __iter__(self) -> Iterator[Encoded]:
         return (self[row] for row in range(len(self)))
 
+    def rows_with_loss(self) -> np.ndarray:
+        """Return the places of the rows that have units, as 32-bit numbers."""
+        found = [np.flatnonzero(units).astype(np.uint32) + start for start, units in blocks(self.folder / "units.i64")]
+        return np.concatenate([np.empty(0, np.uint32), *found])
+
+    def sums(self) -> tuple[int, int, int]:
+        """Return the units of all rows; and of those with units, how many lost source tokens, and how many tokens they lost."""
+        total = cut_rows = cut_tokens = 0
+        both = zip(blocks(self.folder / "units.i64"), blocks(self.folder / "source_cuts.i64"), strict=True)
+        for (_, units), (_, cuts) in both:
+            total += int(units.sum())
+            cut_rows += int(((cuts > 0) & (units > 0)).sum())
+            cut_tokens += int(cuts[units > 0].sum())
+        return total, cut_rows, cut_tokens
+
 
 def mapped(path: Path, dtype: type) -> np.ndarray:
     """Return a file as a read-only array that stays on disk."""
     if path.stat().st_size == 0:  # nothing cannot be mapped
         return np.empty(0, dtype)
     return np.asarray(np.memmap(path, dtype, mode="r"))
+
+
+def blocks(path: Path, overlap: int = 0) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield a file of 64-bit numbers in pieces with their first places; they share `overlap` numbers.
+
+    Read and not mapped: what is mapped counts as memory of the process once it was looked at.
+    """
+    count = path.stat().st_size // 8
+    for start in range(0, count - overlap, BLOCK):
+        yield start, np.fromfile(path, np.int64, BLOCK + overlap, offset=8 * start)
+
+
+def sizes_of(path: Path) -> np.ndarray:
+    """Return the tokens of each row, as 32-bit numbers, from a file of limits."""
+    found = [np.diff(limits).astype(np.int32) for _, limits in blocks(path, overlap=1)]
+    return np.concatenate([np.empty(0, np.int32), *found])
 
 
 def written(items: Sequence[Encoded], sizes: Mapping[str, int]) -> dict[str, bytes]:

@@ -1,11 +1,12 @@
 """What an encoder-decoder reads and writes: the source in its prompt, the target by the tokenizer's rules for targets."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from llmft.config.schema import ControlTokens as Reading
 from llmft.config.schema import Task
+from llmft.data.ahead import Ahead
 from llmft.data.control_tokens import ControlTokens
 from llmft.data.prompt import filled
 from llmft.errors import ModelError
@@ -48,22 +49,31 @@ class EncoderPrompt:
         self.special = ControlTokens(tokenizer)
         # as in Prompt: T5's <extra_id_0> in a setting is the token
         self.written = bool(self.special.pattern.search(self.settings.encoder_prompt))
+        self.split = tokenizer.split_special_tokens and not self.written
+        self.text_ids = Ahead(tokenizer, add_special_tokens=False)
+        self.read_ids = Ahead(tokenizer, split_special_tokens=self.split)
+        self.written_ids = Ahead(tokenizer, text="text_target")
         if tokenizer.eos_token_id is None:
             raise ModelError("the tokenizer has no end token; set eos_token in its tokenizer_config.json")
 
+    def ahead(self, asked: Iterable[tuple[str, str | None]], texts: Iterable[str], targets: Iterable[str]) -> None:
+        """Tokenise in bulk what `prompt_ids` and `target_ids` will be asked for next, and texts that are counted."""
+        self.text_ids.make(texts)
+        self.written_ids.make(targets)
+        self.read_ids.make(() if self.written else (filled(self.settings.encoder_prompt, *each) for each in asked))
+
     def prompt_ids(self, source: str, context: str | None = None) -> list[int]:
         """Return the encoder's token ids, with the special tokens that the tokenizer puts around a text."""
-        split = self.tokenizer.split_special_tokens and not self.written
         if self.written and self.tokenizer.split_special_tokens:
             source, context = self.special.broken(source), None if context is None else self.special.broken(context)
         text = filled(self.settings.encoder_prompt, source, context)
-        return list(self.tokenizer(self.special.plain(text) if split else text, split_special_tokens=split).input_ids)
+        return self.read_ids(self.special.plain(text) if self.split else text)
 
     def target_ids(self, target: str) -> list[int]:
         """Return the decoder's token ids: a language's code where the model writes one, and the end token."""
         if self.tokenizer.split_special_tokens:
             target = self.special.plain(target)
-        ids = list(self.tokenizer(text_target=target).input_ids)
+        ids = self.written_ids(target)
         return ids if ids and self.tokenizer.eos_token_id in ids[-2:] else [*ids, self.tokenizer.eos_token_id]
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -12,17 +12,20 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from llmft.data.ahead import read_ahead
 from llmft.data.encode import FILES, Encoded, TokenCache, written
 from llmft.errors import DataError
 from llmft.runs import disk, durable, signals
 
 E = TypeVar("E")
+Encode = Callable[[E], Iterable[Encoded]]
+MakeAhead = Callable[[Sequence[E]], None]
 JOURNAL = "journal.jsonl"
 MARK_S = 5.0
 """Seconds between marks: what a kill costs at most."""
@@ -33,7 +36,7 @@ CHUNK_BYTES = 1 << 20
 START: dict[str, Any] = {"examples": 0, "sizes": dict.fromkeys(FILES, 0), "sha256": ""}
 
 
-def cached(root: Path, key: str, examples: Iterable[E], encode: Callable[[E], Iterable[Encoded]]) -> TokenCache:
+def cached(root: Path, key: str, examples: Iterable[E], encode: Encode[E], ahead: MakeAhead[E] | None = None) -> TokenCache:
     """Open the cache `key` under `root`; if it is missing or damaged, fill it with the documents of the examples first.
 
     What an interrupted process has done is not done again; the examples are read over, not encoded. Processes that want the
@@ -45,7 +48,7 @@ def cached(root: Path, key: str, examples: Iterable[E], encode: Callable[[E], It
         partial = root / (f"{key}.partial" if alone else f"{key}.{os.getpid()}.partial")
         if not folder.exists() or durable.verify(folder):
             durable.remove_leftovers(root)
-            fill(partial, examples, encode)
+            fill(partial, examples, encode, ahead)
             with durable.replacement(folder) as temporary:
                 for name in FILES:
                     link(partial / name, temporary / name)
@@ -54,14 +57,17 @@ def cached(root: Path, key: str, examples: Iterable[E], encode: Callable[[E], It
     return TokenCache(folder)
 
 
-def fill(partial: Path, examples: Iterable[E], encode: Callable[[E], Iterable[Encoded]]) -> None:
+def fill(partial: Path, examples: Iterable[E], encode: Encode[E], ahead: MakeAhead[E] | None = None) -> None:
     """Write the documents of all examples to the spool `partial`, but for those that are in it already.
+
+    `ahead`, if there is one, is called with the examples that are encoded next.
 
     Interrupted, it keeps what it has. Rows that cannot be used end it for good: others make another key.
     """
     with durable.explained(partial), Spool(partial) as spool:
         try:
-            for example in islice(examples, spool.examples, None):
+            left = islice(examples, spool.examples, None)
+            for example in read_ahead(left, ahead) if ahead else left:
                 spool.add(list(encode(example)))
             spool.write()
         except DataError:

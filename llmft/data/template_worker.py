@@ -1,7 +1,7 @@
 """The other side of `chat_template`: a process that renders one chat template after another, and can do nothing else.
 
-Run by its path, so that it imports jinja2 and nothing of llmft. A request is a line of JSON on stdin: template, messages,
-answer, variables. An answer is a line of JSON on stdout: text, or error. Templates come with models, so they are strangers'
+Run by its path, so that it imports jinja2 and nothing of llmft. A request is a line of JSON on stdin: template, conversations
+(lists of messages), answer, variables. An answer is a line of JSON on stdout: texts, or the error of the first that has one. Templates come with models, so they are strangers'
 programs: they run in jinja2's sandbox, in a process that cannot open a file or a socket, of bounded memory, and that the
 kernel ends when a request takes too long.
 """
@@ -125,21 +125,23 @@ def main(memory_bytes: int, seconds: float, date: str) -> None:
     env.from_string("{{ messages|tojson }}{% for each in messages %}{{ '\\n' ~ each }}{% endfor %}").render(messages=[{}])
     size = shut_in(memory_bytes)
     for line in requests(size, memory_bytes):
-        # of processor time; then SIGPROF ends the process, also within C
-        signal.setitimer(signal.ITIMER_PROF, seconds + len(line) / TEXT_BYTES_A_SECOND)
-        answer: dict[str, Any]
+        allowed = seconds + len(line) / TEXT_BYTES_A_SECOND
         try:
+            signal.setitimer(signal.ITIMER_PROF, allowed)  # of processor time; then SIGPROF ends the process, also within C
             asked = json.loads(line)
-            answer = {"text": compiled(asked["template"]).render(
-                messages=asked["messages"], add_generation_prompt=asked["answer"], tools=None, documents=None, **asked["variables"]
-            )}  # fmt: skip
-            out = json.dumps(answer, ensure_ascii=False).encode("utf-8", "surrogatepass")
+            texts = []
+            for messages in asked["conversations"]:
+                signal.setitimer(signal.ITIMER_PROF, allowed)
+                texts.append(compiled(asked["template"]).render(
+                    messages=messages, add_generation_prompt=asked["answer"], tools=None, documents=None, **asked["variables"]
+                ))  # fmt: skip
+            out = json.dumps({"texts": texts}, ensure_ascii=False).encode("utf-8", "surrogatepass")
         except MemoryError:
             out = b'{"memory": true}'
         except Exception as error:  # a template is a program: it raises jinja2's errors, and through them anything
             out = json.dumps({"error": f"{str(error)[:2000] or type(error).__name__}"}).encode()
         signal.setitimer(signal.ITIMER_PROF, 0)
-        line = b""
+        line, texts = b"", []
         sys.stdout.buffer.write(out + b"\n")
         sys.stdout.buffer.flush()
 

@@ -9,7 +9,6 @@ import torch
 from transformers import GenerationConfig
 
 from llmft.errors import ModelError
-from llmft.models.adapter import load_adapter
 from llmft.models.head import Head, own_labels
 from llmft.models.load import Pretrained, load_pretrained
 from llmft.runs import durable
@@ -64,6 +63,8 @@ def save_adapter(pretrained: Pretrained, folder: Path) -> None:
 
 def save_merged(pretrained: Pretrained, folder: Path) -> None:
     """Write whole weights W + (alpha/r) BA in float32, from a second copy: the run's own may be frozen in bf16."""
+    from llmft.models.adapter import load_adapter  # here: peft takes its time to import, and only this needs it
+
     config = pretrained.model.config
     labels, problem = (own_labels(config), config.problem_type) if pretrained.head is Head.label else ([], None)
     cpu = torch.device("cpu")

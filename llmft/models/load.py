@@ -4,6 +4,7 @@ import importlib.util
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ class Pretrained:
     code: bool = False
     """Whether the Python that came with the model was trusted, and is run."""
 
-    @property
+    @cached_property
     def context(self) -> int | None:
         """Longest document in tokens, of an encoder-decoder each of source and target; None where there is no limit."""
         positions = getattr(self.model.config, "max_position_embeddings", None)

@@ -65,6 +65,13 @@ def hash_folder(path: Path, patterns: Iterable[str]) -> dict[str, str]:
     return {str(each.relative_to(path)): digest for each, digest in zip(paths, _hash_all(paths), strict=True)}
 
 
+def code_mark() -> str:
+    """16 hex digits that stand for llmft's own code, by the size and time of its files; another release or an edit changes them."""
+    package = Path(__file__).parents[1]
+    files = [(path, path.stat()) for path in sorted(package.rglob("*.py"))]
+    return fingerprint(code=[[str(path.relative_to(package)), stat.st_size, stat.st_mtime_ns] for path, stat in files])
+
+
 def fingerprint(**parts: Any) -> str:
     """16 hex digits that stand for `parts`, which are JSON values; the order of keys does not matter."""
     canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"))

@@ -71,6 +71,9 @@ class Learner(Protocol):
     def encode(self, example: Any) -> Iterator[Encoded]:
         """Tokenise an example; into one document, or a window after the other. Units of 0 leave a document out of training."""
 
+    def ahead(self, examples: Sequence[Any]) -> None:
+        """Tokenise in bulk what `encode` will ask for, for the examples that it is called with next."""
+
     def encoding(self) -> dict[str, Any]:
         """Return what token ids depend on beside rows, templates and tokenizer, as plain values: the cache's key."""
 

@@ -28,7 +28,6 @@ from llmft.errors import ConfigError
 from llmft.hardware.determinism import prepare
 from llmft.hardware.device import choose_device
 from llmft.hardware.precision import choose_precision
-from llmft.models.adapter import add_adapter, load_adapter
 from llmft.models.attention import checkpoint_layers
 from llmft.models.family import Family
 from llmft.models.load import Pretrained, load_family, load_pretrained, panics_explained
@@ -76,6 +75,10 @@ def open_training(run: TrainRun, bound: BoundTask, folder: Path) -> Learner:
     dtype = DTYPES.get(run.model.dtype, precision if lora else torch.float32)
     pretrained = load_pretrained(folder, dtype, device, **head_of(make, run.task), code=run.model.trust_remote_code)
     if lora:
+        from llmft.models.adapter import (
+            add_adapter,
+        )  # here: peft takes its time to import, and a run without an adapter has none
+
         add_adapter(pretrained, run.adapter)
     if run.model.gradient_checkpointing:
         checkpoint_layers(pretrained.model)
@@ -127,6 +130,8 @@ def load_trained(
     base, code = locate(run.model), run.model.trust_remote_code
     make = choose_learner(base, run.task, code)
     pretrained = load_pretrained(base, DTYPES.get(run.model.dtype, precision), device, **head_of(make, run.task), code=code)
+    from llmft.models.adapter import load_adapter  # as above
+
     load_adapter(pretrained, folder)
     check_complete(pretrained, trained)
     return make, pretrained

@@ -1,14 +1,14 @@
 """From rows to what training reads: token caches, examples to score, and the plan."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from llmft.config.dump import to_values
 from llmft.config.schema import Fast, TrainRun, Truncation
 from llmft.data.dataset import RowSource
-from llmft.data.encode import Encoded, TokenCache, cache_key
+from llmft.data.encode import cache_key
 from llmft.data.example import Example
 from llmft.data.order import Order
 from llmft.data.spool import cached
@@ -19,44 +19,16 @@ from llmft.models.path_check import PathCheck
 from llmft.reports.console import say
 from llmft.runs.cache import cache_dir
 from llmft.runs.provenance import hash_folder
+from llmft.tasks.encodings import Encodings
 from llmft.tasks.formulation import Learner
+from llmft.tasks.review import Review, read_settings
+from llmft.tasks.tried import fitting_as_before
 from llmft.training import memory
 from llmft.training.memory import Plan
 from llmft.training.pace import count_steps
-from llmft.training.trial import fitting
 
 TOKENIZER_FILES = ("token*", "vocab*", "merges*", "special*", "added*", "chat_template*", "*.model", "*.spm", "*.jinja")
-READ = (
-    "source",
-    "context",
-    "target",
-    "answer_start",
-    "messages",
-    "labels",
-    "label_kind",
-    "no_answer",
-    "overlap",
-    "control_tokens",
-)
-"""Settings that examples and their token ids depend on, whatever the formulation."""
 CHECKED_ROWS = 3  # documents on which the fast path is compared with the plain one
-
-
-@dataclass(frozen=True)
-class Encodings:
-    """The token cache of a split, and which of its rows carry loss: those without were too long, and are left out."""
-
-    cache: TokenCache
-    rows: np.ndarray
-
-    @property
-    def left_out(self) -> int:
-        """Rows that are not used."""
-        return len(self.cache) - len(self.rows)
-
-    def documents(self, places: list[int]) -> list[Encoded]:
-        """Return the documents at these places among the usable rows."""
-        return [self.cache[int(self.rows[place])] for place in places]
 
 
 @dataclass(frozen=True)
@@ -66,17 +38,29 @@ class Corpus:
     train: Encodings
     validation: Encodings | None
     validation_examples: list[Example]
+    """Empty unless the validation is scored."""
     test_examples: list[Example]
     test_content: str
     """Hash of the test rows; empty without any."""
+    audit: dict[str, Any]
+    """What `Audit` found in all splits."""
 
 
-def prepare_corpus(learner: Learner, splits: Mapping[str, RowSource]) -> Corpus:
-    """Tokenise training and validation rows into the cache, and read the examples to score.
+def prepare_corpus(learner: Learner, splits: Mapping[str, RowSource], score_validation: bool = False) -> Corpus:
+    """Tokenise training and validation rows into the cache, read the examples to score, and look at all of them on the way.
 
-    Raises DataError where no training row is left.
+    What was tokenised and looked at before is not read again. Raises DataError where no training row is left.
     """
-    train = encode_split(learner, splits["train"])
+    review = Review(learner, splits)
+    review.first("train")
+    tests = list(review.examples("test")) if "test" in splits else []
+    if tests and learner.formulation.task.truncation is Truncation.error:
+        encode_split(learner, splits["test"], tests)  # what is too long is an error now, not after the training
+    scored = list(review.examples("validation")) if "validation" in splits and score_validation else []
+    validation = (
+        encode_split(learner, splits["validation"], scored or review.examples("validation")) if "validation" in splits else None
+    )
+    train = encode_split(learner, splits["train"], review.examples("train"))
     if not len(train.rows):
         found = f"{len(train.cache)} rows, all of them with targets too long" if len(train.cache) else "no rows"
         if places := [train.cache[place].where for place in range(min(3, len(train.cache)))]:
@@ -84,81 +68,85 @@ def prepare_corpus(learner: Learner, splits: Mapping[str, RowSource]) -> Corpus:
         raise DataError(
             f"{splits['train'].description}: {found}; nothing to train on. Look at task.max_target_tokens and the data."
         )
-    validation = encode_split(learner, splits["validation"]) if "validation" in splits else None
-    if "test" in splits and learner.formulation.task.truncation is Truncation.error:
-        encode_split(learner, splits["test"])  # what is too long is an error now, not after the training
     return Corpus(
         train,
         validation if validation is not None and len(validation.rows) else None,
-        list(learner.formulation.examples(splits.get("validation", ()))),
-        list(learner.formulation.examples(splits.get("test", ()))),
+        scored,
+        tests,
         splits["test"].content if "test" in splits else "",
+        review.found(),
     )
 
 
-def encode_split(learner: Learner, source: RowSource) -> Encodings:
-    """Tokenise a split, or find it tokenised: the key holds everything that token ids depend on."""
-    settings = to_values(learner.formulation.task)
+def encode_split(learner: Learner, source: RowSource, examples: Iterable[Example] | None = None) -> Encodings:
+    """Tokenise the examples of a split (None: as its rows make them), or find them tokenised.
+
+    The key holds everything that token ids depend on.
+    """
     key = cache_key(
         rows=source.content,
-        task={name: settings[name] for name in READ},
+        task=read_settings(learner),
         learner=type(learner).__name__,
         encoding=learner.encoding(),
         tokenizer=hash_folder(learner.pretrained.folder, TOKENIZER_FILES),
     )
     with panics_explained(learner.pretrained.folder):
-        cache = cached(cache_dir() / "tokens", key, learner.formulation.examples(source), learner.encode)
-    return Encodings(cache, np.flatnonzero(np.asarray(cache.units)))
+        examples = learner.formulation.examples(source) if examples is None else examples
+        cache = cached(cache_dir() / "tokens", key, examples, learner.encode, learner.ahead)
+    return Encodings(cache, cache.rows_with_loss())
 
 
 def check_path(run: TrainRun, learner: Learner, corpus: Corpus) -> PathCheck:
     """Compare the fast with the plain path on the shortest documents, which are as telling as long ones."""
     if run.training.fast is Fast.off:
         return PathCheck(False, "training.fast=off")
-    shortest = np.argsort(corpus.train.cache.lengths[corpus.train.rows], kind="stable")[:CHECKED_ROWS]
+    lengths = corpus.train.lengths
+    some = telling(lengths, CHECKED_ROWS)
+    shortest = some[np.argsort(lengths[some], kind="stable")[:CHECKED_ROWS]]
     return learner.check_fast_path(corpus.train.documents(shortest.tolist()))
+
+
+def telling(lengths: np.ndarray, most: int) -> np.ndarray:
+    """Return places of at most `most` documents of each length, the first ones: more make no other micro-batch of `most`.
+
+    A million documents have some hundred lengths: what looks at these takes no more memory than for a thousand.
+    """
+    ranked = np.argsort(lengths, kind="stable")
+    sizes = lengths[ranked]
+    kept = np.ones(len(ranked), np.bool_)
+    kept[most:] = sizes[most:] != sizes[: len(sizes) - most] if most < len(sizes) else True
+    return np.sort(ranked[kept])
 
 
 def make_plan(run: TrainRun, learner: Learner, corpus: Corpus, order: Order, micro_tokens: int | None) -> Plan:
     """Say what is about to be done. Raises DoesNotFit if it cannot be done in the free memory."""
     model, device = learner.pretrained.model, learner.pretrained.model.device
     path = check_path(run, learner, corpus)
-    rows, cache = corpus.train.rows, corpus.train.cache
-    lengths = cache.lengths[rows]
-    cuts = cache.source_cuts[rows]
+    lengths = corpus.train.lengths
+    some = telling(lengths, run.training.batch_size)
+    units, cut_rows, cut_tokens = corpus.train.cache.sums()
     weights, state = memory.state_bytes(learner.pretrained)
     per_token = memory.token_bytes(learner.pretrained, learner.precision, run.model.gradient_checkpointing)
     free = available_bytes(device)
     longest = int(lengths.max())
     wanted = min((tokens for tokens in (micro_tokens, run.training.micro_tokens) if tokens), default=None)
     planned = memory.plan_micro_tokens(wanted, per_token, state, free, longest, device)
-    micro_tokens, taken = fitting(
-        learner.loss,
-        learner.cut,
-        [weight for _, weight in learner.pretrained.trained],
-        corpus.train.documents,
-        lengths,
-        run.training.batch_size,
-        planned,
-        state,
-        free,
-        device,
-    )
+    micro_tokens, taken = fitting_as_before(run, learner, path, corpus.train, some, planned, state, free)
     if micro_tokens < planned:
         say(f"{planned:,} tokens at once do not fit in memory, {micro_tokens:,} do; this does not change the result")
     return Plan(
         parameters=sum(weight.numel() for weight in model.parameters()),
         trained_parameters=sum(weight.numel() for _, weight in learner.pretrained.trained),
-        train_rows=len(rows),
+        train_rows=len(lengths),
         left_out_rows=corpus.train.left_out,
         validation_rows=len(corpus.validation.rows) if corpus.validation else 0,
         test_rows=len(corpus.test_examples),
         tokens_per_epoch=int(lengths.sum()),
-        loss_units_per_epoch=int(cache.units[rows].sum()),
+        loss_units_per_epoch=units,
         loss_unit=learner.unit,
         longest_row_tokens=longest,
-        cut_rows=int((cuts > 0).sum()),
-        cut_tokens=int(cuts.sum()),
+        cut_rows=cut_rows,
+        cut_tokens=cut_tokens,
         steps=count_steps(run.training, order.steps_per_epoch),
         steps_per_epoch=order.steps_per_epoch,
         batch_size=run.training.batch_size,

@@ -77,6 +77,34 @@ def test_a_wrong_setting_loads_no_torch(words, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["llmft_conf"]
 
 
+UNUSED = (
+    *("transformers.trainer", "transformers.training_args", "datasets", "pyarrow", "pandas", "sklearn", "scipy", "matplotlib"),
+    *("optuna", "trl", "sacrebleu", "gguf", "sentencepiece", "tensorboard", "wandb", "llmft.sweep", "bitsandbytes"),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("adapter", ["none", "lora"])
+def test_a_training_loads_what_it_needs(adapter, tiny, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"document": f"the fox {n}", "summary": f"fox {n}"}) + "\n" for n in range(40)))
+    words = (
+        *("train", f"task.data.train=[{rows}]", f"model.name={tiny / 'llama'}", f"adapter={adapter}", "training.max_steps=1"),
+        *(
+            "task.data.holdout=0.2",
+            "task.data.max_test=1",
+            "generation.max_new_tokens=2",
+            "hardware.device=cpu",
+            f"output_dir={tmp_path / 'run'}",
+        ),
+    )
+    code, modules, _, err, _ = run(*words, cwd=tmp_path)
+    assert code == 0, err
+    assert {"torch", "transformers.models.llama.modeling_llama"} <= modules
+    assert modules & set(UNUSED) == set()
+    assert ("peft" in modules) == (adapter == "lora")
+
+
 def test_a_closed_pipe_is_quiet(tmp_path):
     line = f"{sys.executable} -m llmft train --help | head -c 10 > /dev/null; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(

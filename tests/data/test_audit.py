@@ -1,8 +1,10 @@
 """The audit: every kind of trouble counted by hand."""
 
+import random
 import re
+import tracemalloc
 
-from llmft.data.audit import audit, sentences
+from llmft.data.audit import Audit, audit, sentences
 from llmft.data.example import DocumentExample, LabelExample, Message, SpanExample, TextExample
 
 
@@ -91,3 +93,30 @@ def test_control_tokens_are_counted():
     assert "2 of 3 train rows hold control tokens of the model's; task.control_tokens says how they are read." in sentences(
         found
     )
+
+
+def test_rows_are_compared_as_a_set_would():
+    """Counted again the long way: pairs are kept as they are, and looked up among those before."""
+    chance = random.Random(3)
+    rows = [example(f"t:{n}", chance.choice("abcde") * 2, chance.choice(["x", "y", "\u00df", "SS"])) for n in range(200)]
+    sources, wholes, duplicates, same_source = set(), set(), 0, 0
+    for row in rows:
+        whole = (row.source, row.targets[0].casefold())
+        duplicates += whole in wholes
+        same_source += row.source in sources and whole not in wholes
+        sources.add(row.source)
+        wholes.add(whole)
+    found = audit({"train": rows})
+    assert (found["duplicates"], found["same_source"]) == (duplicates, same_source)
+    assert duplicates > same_source > 0
+
+
+def test_a_row_costs_sixteen_bytes():
+    auditor = Audit(["train"])
+    tracemalloc.start()
+    for _ in auditor.watch("train", (example("", str(number), "x") for number in range(20_000))):
+        pass
+    auditor.found()
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 25 * 20_000 + 100_000

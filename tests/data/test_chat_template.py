@@ -4,7 +4,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from llmft.data import chat_template
-from llmft.data.chat_template import render
+from llmft.data.chat_template import render, render_all
 from llmft.errors import ModelError
 
 TURNS = [
@@ -64,4 +64,35 @@ def test_what_is_too_long_or_takes_too_long(monkeypatch):
     monkeypatch.setattr(chat_template, "LONGEST", 1000)
     with pytest.raises(ModelError, match=r"it writes 1,001 characters of 25\. "):
         render("{{ 'x' * 1001 }}", TURNS[:1], True, {})
+    chat_template.close()
+
+
+def test_many_are_rendered_as_each_alone(tiny):
+    template = AutoTokenizer.from_pretrained(tiny / "llama").chat_template
+    conversations = [TURNS[:1], TURNS, [{"role": "user", "content": ""}], TURNS[1:2]]
+    alone = [render(template, each, True, {}) for each in conversations]
+    assert render_all(template, conversations, True, {}) == alone
+    assert render_all(template, [], True, {}) == []
+
+
+def test_where_one_cannot_be_rendered_none_is(monkeypatch):
+    """Which one it is, rendering each alone says."""
+    asked = [[{"role": "user", "content": text}] for text in ("fine", "refuse", "fine")]
+    refuses = LOOP + "{% if m.content == 'refuse' %}{{ raise_exception('no') }}{% endif %}{{ m.content }}{% endfor %}"
+    assert render_all(refuses, asked, True, {}) is None
+    assert render_all(refuses, asked[:1] * 3, True, {}) == ["fine"] * 3
+    with pytest.raises(ModelError, match="cannot be rendered: no;"):
+        render(refuses, asked[1], True, {})
+    monkeypatch.setattr(chat_template, "LONGEST", 1000)
+    assert render_all("{{ 'x' * 900 }}", asked[:1], True, {}) == ["x" * 900]
+    assert render_all("{{ 'x' * 900 }}", asked, True, {}) is None  # together more than one may write
+
+
+def test_the_time_is_that_of_each(monkeypatch):
+    chat_template.close()
+    monkeypatch.setattr(chat_template, "SECONDS", 0.3)
+    busy = "{% for a in range(1500) %}{% for b in range(700) %}{% endfor %}{% endfor %}x"
+    assert render_all(busy, [TURNS] * 12, True, {}) == ["x"] * 12
+    endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    assert render_all(endless, [TURNS], True, {}) is None
     chat_template.close()

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmft.data import encode
 from llmft.data.encode import FILES, Encoded, TokenCache, cache_key, written
 from llmft.data.spool import cached
 
@@ -123,3 +124,17 @@ def test_any_documents(tmp_path_factory, documents):
     made(folder, items)
     assert all(map(same, TokenCache(folder), items))
     assert all(json.loads(line) for line in (folder / "facts.jsonl").read_bytes().splitlines())
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 4, 100])
+@pytest.mark.parametrize("make", [decoder, pair, labelled])
+def test_what_is_read_in_blocks_is_what_there_is(tmp_path, monkeypatch, make, block):
+    monkeypatch.setattr(encode, "BLOCK", block)
+    items = [make(number) for number in range(3)] + [make(1)]
+    found = made(tmp_path / "c", items)
+    rows = [place for place, item in enumerate(items) if item.units]
+    assert found.lengths.tolist() == [len(item) for item in items]
+    assert found.rows_with_loss().tolist() == rows
+    cuts = [items[place].source_cut for place in rows]
+    assert found.sums() == (sum(item.units for item in items), sum(cut > 0 for cut in cuts), sum(cuts))
+    assert (found.lengths.dtype, found.rows_with_loss().dtype) == (np.int32, np.uint32)

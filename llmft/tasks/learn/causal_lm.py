@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from llmft.config.schema import Generation
+from llmft.data.ahead import Ahead
 from llmft.data.batch import Batch, collate_decoder, cut
 from llmft.data.encode import Encoded
 from llmft.data.example import DocumentExample, DocumentPrediction
@@ -57,10 +58,15 @@ class CausalLM:
                 f"{context} tokens. Lower it."
             )
         self.window = formulation.window = window
+        self.text_ids = Ahead(pretrained.tokenizer, add_special_tokens=False, verbose=False)
 
     def ids_of(self, text: str) -> list[int]:
         """Return a text's token ids."""
-        return list(self.pretrained.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+        return self.text_ids(text)
+
+    def ahead(self, examples: Sequence[DocumentExample]) -> None:
+        """Tokenise in bulk what `encode` will ask for."""
+        self.text_ids.make(example.source for example in examples)
 
     def encode(self, example: DocumentExample) -> Iterator[Encoded]:
         """Tokenise a text into windows that share a token: every token but the first is predicted once, the end token too."""

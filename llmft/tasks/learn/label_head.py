@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from llmft.config.schema import Generation, LabelKind
+from llmft.data.ahead import Ahead
 from llmft.data.batch import cut_padded
 from llmft.data.encode import Encoded
 from llmft.data.example import LabelExample, LabelPrediction
 from llmft.data.prompt import filled
-from llmft.data.shorten import shorten
+from llmft.data.shorten import may_fit, must_be_counted, shorten
 from llmft.errors import ModelError
 from llmft.hardware.precision import autocast
 from llmft.models.family import Family
@@ -51,8 +52,10 @@ class LabelHead:
         if not formulation.labels and self.kind is not LabelKind.value:
             names: Any = config.id2label
             formulation.labels = tuple(names[place] for place in sorted(names))
+        self.text_ids = Ahead(tokenizer, add_special_tokens=False, verbose=False)
+        self.made: dict[tuple[str, str | None], tuple[list[int], list[int]]] = {}
         texts = ("a",) if formulation.task.context is None else ("a", "a")
-        own = sum(len(tokenizer(text, add_special_tokens=False).input_ids) for text in texts)
+        own = sum(len(self.text_ids(text)) for text in texts)
         self.frame = len(self.read("a", *texts[1:])[0]) - own  # tokens around a text, or around and between two
         # what the saved model needs, so that transformers finds the last token of a text by itself: it looks for padding
         if tokenizer.pad_token is None:
@@ -68,15 +71,40 @@ class LabelHead:
 
     def read(self, source: str, context: str | None = None) -> tuple[list[int], int]:
         """Return a text's token ids, special tokens included, and where the second text of a pair begins (0: nowhere)."""
-        task, tokenizer, family = self.formulation.task, self.pretrained.tokenizer, self.pretrained.family
-        prompt = {Family.decoder: task.prompt, Family.encoder_decoder: task.encoder_prompt}.get(family)
-        if prompt is not None:
-            source, context = filled(prompt, source, context), None
-        found = tokenizer(source, context, return_token_type_ids=True, verbose=False)
-        ids, types, end = list(found.input_ids), list(found.token_type_ids), tokenizer.eos_token_id
+        tokenizer, family = self.pretrained.tokenizer, self.pretrained.family
+        made = self.made.get(self.asked(source, context))
+        if made is None:
+            found = tokenizer(*self.asked(source, context), return_token_type_ids=True, verbose=False)
+            made = found.input_ids, found.token_type_ids
+        ids, types, end = list(made[0]), made[1], tokenizer.eos_token_id
         if family is Family.encoder_decoder and ids[-1:] != [end]:
             ids.append(end)  # the place where the label is asked for
         return ids or [end or 0], types.index(1) if 1 in types else 0  # nothing cannot be read
+
+    def asked(self, source: str, context: str | None) -> tuple[str, str | None]:
+        """Return what the tokenizer is given: one text, or the two of a pair."""
+        task = self.formulation.task
+        prompts = {Family.decoder: task.prompt, Family.encoder_decoder: task.encoder_prompt}
+        prompt = prompts.get(self.pretrained.family)
+        return (source, context) if prompt is None else (filled(prompt, source, context), None)
+
+    def ahead(self, examples: Sequence[LabelExample]) -> None:
+        """Tokenise in bulk what `encode` will ask for; but a pair of which a text is empty, which is none to a tokenizer."""
+        limits = (self.formulation.task.max_source_tokens, self.pretrained.context)
+        limit = min((each for each in limits if each), default=None)
+        texts = [text for each in examples for text in (each.source, each.context or "") if must_be_counted(text, limit)]
+        self.text_ids.make(
+            [*(text for text in texts if may_fit(text, limit)), *(each.source for each in examples if each.context)]
+        )
+        fitting = [each for each in examples if may_fit(each.source, limit) and may_fit(each.context or "", limit)]
+        asked = dict.fromkeys(self.asked(each.source, each.context) for each in fitting)
+        self.made = {}
+        for pairs in ([each for each in asked if each[1] is None], [each for each in asked if each[1] and each[0]]):
+            if pairs:
+                first, second = zip(*pairs, strict=True)
+                whole = (list(first),) if pairs[0][1] is None else (list(first), list(second))
+                found = self.pretrained.tokenizer(*whole, return_token_type_ids=True, verbose=False)
+                self.made |= dict(zip(pairs, zip(found.input_ids, found.token_type_ids, strict=True), strict=True))
 
     def fit(self, example: LabelExample) -> tuple[str, str | None, int]:
         """Cut what is too long for task.max_source_tokens or the model; return both texts and how many tokens were cut.
@@ -88,9 +116,10 @@ class LabelHead:
         def cut_to(text: str, other: str | None, most: int | None) -> tuple[str, int]:
             left = None
             if limit is not None:
-                left = limit - self.frame - len(tokenizer(other or "", add_special_tokens=False, verbose=False).input_ids)
+                left = limit - self.frame - len(self.text_ids(other or ""))
             room = min((each for each in (most, left) if each is not None), default=None)
-            return shorten(tokenizer, text, None if room is None else max(1, room), task.truncation, example.where)
+            most = None if room is None else max(1, room)
+            return shorten(tokenizer, text, most, task.truncation, example.where, self.text_ids)
 
         if example.context is None:
             source, cut = cut_to(example.source, None, task.max_source_tokens)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from llmft.config.schema import Generation
+from llmft.data.ahead import Ahead
 from llmft.data.batch import cut_padded
 from llmft.data.encode import Encoded
 from llmft.data.example import DocumentExample, DocumentPrediction
@@ -65,16 +66,19 @@ class MaskedLM:
                 f"{f' (the model reads {context})' if context else ''}, or lower the overlap."
             )
         self.window = formulation.window = window
+        self.text_ids = Ahead(tokenizer, add_special_tokens=False, verbose=False)
+        self.ids_with_gaps = Ahead(tokenizer, add_special_tokens=False, verbose=False, split_special_tokens=False)
         # what the vocabulary does not know is part of the text: its bytes count, so it is predicted like any token
         self.special = np.array(sorted(set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}), np.int32)
 
     def ids_of(self, text: str, gaps: bool = False) -> np.ndarray:
         """Return a text's token ids, without special tokens around it; `gaps`: a mask token in it is one."""
-        tokenizer = self.pretrained.tokenizer
-        split = tokenizer.split_special_tokens and not gaps
-        return np.array(
-            tokenizer(text, add_special_tokens=False, verbose=False, split_special_tokens=split).input_ids, np.int32
-        )
+        ids_of = self.ids_with_gaps if gaps else self.text_ids
+        return np.array(ids_of(text), np.int32)
+
+    def ahead(self, examples: Sequence[DocumentExample]) -> None:
+        """Tokenise in bulk what `encode` will ask for."""
+        self.text_ids.make(example.source for example in examples)
 
     def framed(self, ids: np.ndarray, example: DocumentExample) -> Encoded:
         """Return a window with the special tokens around it; the mask tells which of its tokens can be hidden."""

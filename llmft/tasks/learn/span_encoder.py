@@ -57,6 +57,10 @@ class SpanEncoder:
                 labels = window.tokens_of(*answer_limits(example))
             yield document_of(example, window, labels, source_cut=cut if number == 0 else 0)
 
+    def ahead(self, examples: Sequence[SpanExample]) -> None:
+        """Tokenise in bulk what `encode` will ask for."""
+        self.windower.ahead((example.question, example.context) for example in examples)
+
     def encoding(self) -> dict[str, Any]:
         """Return the windows' length and what happens to a question that is too long."""
         return {"window": self.windower.length, "truncation": self.formulation.task.truncation.value}

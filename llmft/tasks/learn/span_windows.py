@@ -1,13 +1,14 @@
 """Windows of a question and a piece of its context, overlapping so that an answer is whole in one of them."""
 
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from llmft.config.schema import Truncation
-from llmft.data.shorten import shorten
+from llmft.data.shorten import must_be_counted, shorten
 from llmft.errors import ConfigError, DataError, ModelError
 
 # T tokens of a window
@@ -66,6 +67,8 @@ class Windower:
         self.length = length
         self.overlap = overlap
         self.truncation = truncation
+        self.limits = {} if length is None else {"truncation": "only_second", "max_length": length, "stride": overlap}
+        self.made: dict[tuple[str, str], list[Any]] = {}
         self.question_room: int | None = None
         if length is not None:
             special = tokenizer.num_special_tokens_to_add(pair=True)
@@ -83,13 +86,29 @@ class Windower:
         error.
         """
         question, cut = self.fitting(question.lstrip(), where)
-        limits = {} if self.length is None else {"truncation": "only_second", "max_length": self.length, "stride": self.overlap}
-        found = self.tokenizer(question, context, return_overflowing_tokens=True, return_offsets_mapping=True, **limits)
-        last = len(found.encodings) - 1
+        found = self.made.get((question, context))
+        if found is None:
+            found = self.tokenizer(question, context, return_overflowing_tokens=True, **self.limits).encodings
+        last = len(found) - 1
         return [
             window_of(each, self.tokenizer, context, at_start=number == 0, at_end=number == last)
-            for number, each in enumerate(found.encodings)
+            for number, each in enumerate(found)
         ], cut
+
+    def ahead(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """Cut in bulk the questions and contexts that `windows` will be asked for next, but for questions that may be too long."""
+        room = self.question_room
+        asked = [
+            (question.lstrip(), context)
+            for question, context in pairs
+            if question.strip() and context and not must_be_counted(question, room)
+        ]
+        self.made = {each: [] for each in asked}
+        if asked:
+            questions, contexts = map(list, zip(*self.made, strict=True))
+            found = self.tokenizer(questions, contexts, return_overflowing_tokens=True, **self.limits)
+            for place, encoding in zip(found.overflow_to_sample_mapping, found.encodings, strict=True):
+                self.made[questions[place], contexts[place]].append(encoding)
 
     def fitting(self, question: str, where: str) -> tuple[str, int]:
         """Return a question cut to the room that there is, and how many of its tokens that cost."""

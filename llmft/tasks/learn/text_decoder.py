@@ -21,7 +21,7 @@ from llmft.models.generate import generate, generation_config
 from llmft.models.head import Head
 from llmft.models.load import Pretrained
 from llmft.models.path_check import PathCheck, check_fast_path
-from llmft.tasks.learn.source import fit_source
+from llmft.tasks.learn.source import fit_source, texts_ahead
 from llmft.tasks.text_to_text import TextToText
 
 
@@ -57,7 +57,11 @@ class TextDecoder:
         if not isinstance(example.source, str):
             return self.conversation_ids(example.source, free, example.where)
         fitted, cut = fit_source(
-            example, self.formulation.task, self.pretrained.tokenizer, None if free is None else free - self.frame
+            example,
+            self.formulation.task,
+            self.pretrained.tokenizer,
+            None if free is None else free - self.frame,
+            self.prompt.text_ids,
         )
         return self.prompt.prompt_ids(fitted.source, fitted.context), cut
 
@@ -88,11 +92,8 @@ class TextDecoder:
         Of a conversation every assistant turn is an answer, unless task.loss_on says the last. Where the tokens up to a turn
         begin those of a later one, both are learnt in one document.
         """
-        turns = [example]
-        if self.formulation.task.loss_on is LossOn.all and not isinstance(example.source, str):
-            turns = [*earlier_turns(example), example]
         documents: list[tuple[list[int], list[int], int]] = []  # ids, where answers begin and end, tokens cut
-        for turn in reversed(turns):
+        for turn in reversed(self.answered(example)):
             answer = self.prompt.target_ids(turn.targets[0])
             if not self.fits(answer):
                 if turn is example:
@@ -111,6 +112,19 @@ class TextDecoder:
                 mask[start:end] = True
             units = int(np.count_nonzero(mask[1:]))  # the first token is predicted from nothing
             yield Encoded(example.id, np.array(ids, np.int32), mask, None, example.where, units, cut)
+
+    def answered(self, example: TextExample) -> list[TextExample]:
+        """Return the answers that are learnt, each with what led up to it, the last one at the end."""
+        if self.formulation.task.loss_on is LossOn.all and not isinstance(example.source, str):
+            return [*earlier_turns(example), example]
+        return [example]
+
+    def ahead(self, examples: Sequence[TextExample]) -> None:
+        """Tokenise in bulk what `encode` will ask for."""
+        answers = [answer for example in examples for answer in self.answered(example)]
+        limits = (self.formulation.task.max_source_tokens, self.pretrained.context)
+        asked, texts = texts_ahead(answers, min((each for each in limits if each), default=None))
+        self.prompt.ahead(asked, [*texts, *(answer.targets[0] for answer in answers)])
 
     def fits(self, answer: Sequence[int]) -> bool:
         """Whether an answer is within task.max_target_tokens, and leaves room for a source in the context."""

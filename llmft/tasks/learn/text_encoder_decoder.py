@@ -22,7 +22,7 @@ from llmft.models.languages import set_languages
 from llmft.models.load import Pretrained
 from llmft.models.padded import pair_loss
 from llmft.models.path_check import PathCheck
-from llmft.tasks.learn.source import fit_source
+from llmft.tasks.learn.source import fit_source, texts_ahead
 from llmft.tasks.learn.together import check_together, summed
 from llmft.tasks.text_to_text import TextToText
 
@@ -52,10 +52,8 @@ class TextEncoderDecoder:
 
     def source_of(self, example: TextExample) -> tuple[list[int], int]:
         """Return the encoder's ids and how many source tokens were cut. A conversation is one text, its turns in order."""
-        if not isinstance(example.source, str):
-            example = replace(example, source="\n\n".join(turn.content for turn in example.source))
         room = self.pretrained.context - self.frame if self.pretrained.context else None
-        fitted, cut = fit_source(example, self.formulation.task, self.pretrained.tokenizer, room)
+        fitted, cut = fit_source(in_one(example), self.formulation.task, self.pretrained.tokenizer, room, self.prompt.text_ids)
         return self.prompt.prompt_ids(str(fitted.source), fitted.context), cut
 
     def encode(self, example: TextExample) -> Iterator[Encoded]:
@@ -72,6 +70,13 @@ class TextEncoderDecoder:
         mask = np.ones(len(target), np.bool_)
         ids, source_ids = np.array(target, np.int32), np.array(source, np.int32)
         yield Encoded(example.id, ids, mask, source_ids, example.where, len(target), cut)
+
+    def ahead(self, examples: Sequence[TextExample]) -> None:
+        """Tokenise in bulk what `encode` will ask for."""
+        limits = (self.formulation.task.max_source_tokens, self.pretrained.context)
+        asked, texts = texts_ahead(map(in_one, examples), min((each for each in limits if each), default=None))
+        targets = [example.targets[0] for example in examples]
+        self.prompt.ahead([(str(source), context) for source, context in asked], texts, targets)
 
     def encoding(self) -> dict[str, Any]:
         """Return the prompt's settings and the limits."""
@@ -124,3 +129,10 @@ class TextEncoderDecoder:
         return generation_config(
             self.generation, self.pretrained, [tokenizer.eos_token_id], tokenizer.pad_token_id, forced_bos=self.forced_bos
         )
+
+
+def in_one(example: TextExample) -> TextExample:
+    """Return an example with a conversation as one text, its turns in order."""
+    if isinstance(example.source, str):
+        return example
+    return replace(example, source="\n\n".join(turn.content for turn in example.source))
