@@ -1,0 +1,110 @@
+"""Watches one command from outside, in the same way whoever it is: when lines appear in its file, and what it takes.
+
+A line is written by llmft (metrics.jsonl) and by the peers after each optimizer step, and flushed. Nothing is put into the
+watched process.
+"""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+TICK = 0.02
+"""Seconds between looks at the file: how exact a step's end is."""
+MEMORY_TICKS = 10
+"""Looks at the file between two at the memory of all processes."""
+
+
+@dataclass
+class Watched:
+    """What was seen. Times in seconds: `at` from the start of the command to each line, `cpu` of all its processes.
+
+    peak_bytes: of the largest process as the kernel keeps it, or of all together if at some look that was more.
+    foreign_cpu: what others took meanwhile.
+    """
+
+    exit: int
+    wall: float
+    cpu: float
+    foreign_cpu: float
+    peak_bytes: int
+    at: list[float] = field(default_factory=list)
+    lines: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def foreign_share(self) -> float:
+        """Part of the machine that others took."""
+        return max(0.0, self.foreign_cpu) / (self.wall * (os.cpu_count() or 1))
+
+
+def busy_seconds() -> float:
+    """CPU seconds used so far by everything on the machine."""
+    values = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    return (sum(values) - values[3] - values[4]) / os.sysconf("SC_CLK_TCK")  # less idle, and waiting for disks
+
+
+def tree(pid: int) -> list[int]:
+    """Return a process and those below it."""
+    found = [pid]
+    for parent in found:
+        try:
+            for thread in os.listdir(f"/proc/{parent}/task"):
+                found += [int(word) for word in Path(f"/proc/{parent}/task/{thread}/children").read_text().split()]
+        except OSError:
+            continue  # it has ended meanwhile
+    return found
+
+
+def resident_bytes(pids: Sequence[int]) -> int:
+    """Memory that processes hold, shared pages counted once for each."""
+    total = 0
+    for pid in pids:
+        try:
+            total += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        except (OSError, IndexError):
+            continue
+    return total * os.sysconf("SC_PAGE_SIZE")
+
+
+def watch(command: Sequence[str], lines: Path, log: Path, env: Mapping[str, str], folder: Path) -> Watched:
+    """Run a command to its end, its output in `log`, and watch the file `lines`, which it writes."""
+    before, own, began = busy_seconds(), time.process_time(), time.monotonic()
+    at: list[float] = []
+    read, peak, ticks = 0, 0, 0
+    with log.open("wb") as output:
+        child = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, env=dict(env), cwd=folder, start_new_session=True
+        )
+        while True:
+            pid, status, usage = os.wait4(child.pid, os.WNOHANG)
+            now = time.monotonic() - began
+            if lines.exists() and lines.stat().st_size > read:
+                with lines.open("rb") as file:
+                    file.seek(read)
+                    new = file.read()
+                whole = new[: new.rfind(b"\n") + 1]
+                read += len(whole)
+                at += [now] * whole.count(b"\n")
+            if pid:
+                break
+            if ticks % MEMORY_TICKS == 0 and len(pids := tree(child.pid)) > 1:
+                peak = max(peak, resident_bytes(pids))
+            ticks += 1
+            time.sleep(TICK)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    cpu = usage.ru_utime + usage.ru_stime
+    foreign = busy_seconds() - before - cpu - (time.process_time() - own)
+    text = lines.read_text(encoding="utf-8").splitlines() if lines.exists() else []
+    return Watched(
+        child.returncode,
+        wall=time.monotonic() - began,
+        cpu=cpu,
+        foreign_cpu=foreign,
+        peak_bytes=max(peak, usage.ru_maxrss * 1024),
+        at=at,
+        lines=[json.loads(line) for line in text[: len(at)]],
+    )

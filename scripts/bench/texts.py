@@ -1,0 +1,75 @@
+"""The rows that are trained on, made from the Python standard library's own documentation: real text that every machine has."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from llmft.data.builtin.docstrings import digest, library
+from llmft.data.builtin.topics import library_topics
+
+CHARACTERS = (400, 2000)
+"""Length of a document: with a chat template around it, a prompt of 100 to 600 tokens."""
+PER_CONTEXT = 5
+Row = dict[str, Any]
+
+
+def summaries() -> list[Row]:
+    """Return {document, summary}: what a docstring explains, and its first sentence."""
+    found: dict[str, Row] = {}
+    for docstring in library():
+        head, _, body = docstring.text.partition("\n\n")
+        summary, document = " ".join(head.split()), body.strip()
+        if 20 <= len(summary) <= 160 and CHARACTERS[0] <= len(document) <= CHARACTERS[1]:
+            found.setdefault(document, {"document": document, "summary": summary})
+    return by_content(found.values())
+
+
+def topics() -> list[Row]:
+    """Return {text, label}: a docstring and the part of the library that it is from."""
+    return by_content({"text": row.fields["text"], "label": row.fields["label"]} for row in library_topics()["train"])
+
+
+def questions() -> list[Row]:
+    """Return {context, question, answer}, PER_CONTEXT in a row on each context: which words follow others in it."""
+    return [row for each in summaries() for row in asked_of(" ".join(each["document"].split()))]
+
+
+def asked_of(context: str) -> list[Row]:
+    """Return questions about places spread over a context; none where it is too short or repeats itself."""
+    words = context.split(" ")
+    gap = len(words) // PER_CONTEXT
+    if gap < 8:
+        return []
+    rows = []
+    for start in range(0, gap * PER_CONTEXT, gap):
+        asked, answer = " ".join(words[start : start + 3]), " ".join(words[start + 3 : start + 6])
+        if context.count(asked) > 1:
+            return []
+        rows.append({"context": context, "question": f'Which words follow "{asked}"?', "answer": answer})
+    return rows
+
+
+def of_length(tokenizer: Any, lengths: Sequence[int]) -> list[Row]:
+    """Return one summary row per length, whose documents have about that many tokens: pieces of one running text."""
+    text = "\n".join(row["document"] for row in summaries())
+    ids, start, rows = tokenizer(text, add_special_tokens=False, verbose=False).input_ids, 0, []
+    for length in lengths:
+        if start + length > len(ids):
+            start = 0
+        document = tokenizer.decode(ids[start : start + length]).strip()
+        rows.append({"document": document, "summary": " ".join(re.findall(r"\w+", document)[:12])})
+        start += length
+    return rows
+
+
+def by_content(rows: Any) -> list[Row]:
+    """Order rows by a hash of what they say: the same on every machine with this Python, and no longer by module."""
+    return sorted(rows, key=lambda row: digest(json.dumps(row, sort_keys=True)))
+
+
+def write(path: Path, rows: Sequence[Row] | Iterator[Row]) -> None:
+    """Write rows as JSON lines."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
