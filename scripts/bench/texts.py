@@ -1,8 +1,7 @@
 """The rows that are trained on, made from the Python standard library's own documentation: real text that every machine has."""
 
 import json
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,25 +50,22 @@ def asked_of(context: str) -> list[Row]:
     return rows
 
 
-def of_length(tokenizer: Any, lengths: Sequence[int]) -> list[Row]:
-    """Return one summary row per length, whose documents have about that many tokens: pieces of one running text."""
-    text = "\n".join(row["document"] for row in summaries())
-    ids, start, rows = tokenizer(text, add_special_tokens=False, verbose=False).input_ids, 0, []
-    for length in lengths:
-        if start + length > len(ids):
-            start = 0
-        document = tokenizer.decode(ids[start : start + length]).strip()
-        rows.append({"document": document, "summary": " ".join(re.findall(r"\w+", document)[:12])})
-        start += length
-    return rows
+def pieces(rows: int, words: int) -> Iterator[Row]:
+    """Yield {document, summary} of so many words each, cut one after the other from one running text, and numbered."""
+    text = " ".join(row["document"] for row in summaries()).split()
+    for number in range(rows):
+        start = number * words % (len(text) - words)
+        piece = text[start : start + words]
+        yield {"document": f"{number}: {' '.join(piece)}", "summary": " ".join(piece[: min(12, words)])}
 
 
-def by_content(rows: Any) -> list[Row]:
+def by_content(rows: Iterable[Row]) -> list[Row]:
     """Order rows by a hash of what they say: the same on every machine with this Python, and no longer by module."""
     return sorted(rows, key=lambda row: digest(json.dumps(row, sort_keys=True)))
 
 
-def write(path: Path, rows: Sequence[Row] | Iterator[Row]) -> None:
+def write(path: Path, rows: Iterable[Row]) -> None:
     """Write rows as JSON lines."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)

@@ -11,19 +11,20 @@ from scripts.bench.works import SEED, Kind, Work
 
 Row = dict[str, Any]
 
+SUMMARIZE = "Summarize the following text in one sentence.\n\n{document}"
 PROMPTS = {
-    "summaries": "Summarize the following text in one sentence.\n\n{document}",
+    "summaries": SUMMARIZE,
+    "pieces": SUMMARIZE,
     "questions": "Answer the question from the text, in as few words as possible.\n\nText: {context}\n\nQuestion: {question}",
 }
 """What a decoder is asked, as conf/task has it."""
-TARGETS = {"summaries": "summary", "questions": "answer"}
+TARGETS = {"summaries": "summary", "pieces": "summary", "questions": "answer"}
 
 
-def encoded(work: Work, rows: list[Row], tokenizer: Any) -> list[Row]:
-    """Return {input_ids, labels} of each row, in the order of the file."""
+def encoded(work: Work, rows: list[Row], labels: list[str], tokenizer: Any) -> list[Row]:
+    """Return {input_ids, labels} of rows; `labels`: names of the classes in their order."""
     if work.kind is Kind.label:
-        names = {name: place for place, name in enumerate(sorted({row["label"] for row in rows}))}
-        return [{"input_ids": tokenizer(row["text"]).input_ids, "labels": names[row["label"]]} for row in rows]
+        return [{"input_ids": tokenizer(row["text"]).input_ids, "labels": labels.index(row["label"])} for row in rows]
     target = TARGETS[work.rows]
     if work.kind is Kind.pair:
         return [
@@ -35,20 +36,13 @@ def encoded(work: Work, rows: list[Row], tokenizer: Any) -> list[Row]:
         turn = [{"role": "user", "content": PROMPTS[work.rows].format_map(row)}]
         text = tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
         prompt = tokenizer(text, add_special_tokens=False).input_ids
-        answer = tokenizer(row[target], add_special_tokens=False).input_ids + [tokenizer.eos_token_id]
+        answer = [*tokenizer(row[target], add_special_tokens=False).input_ids, tokenizer.eos_token_id]
         found.append({"input_ids": prompt + answer, "labels": [-100] * len(prompt) + answer})
     return found
 
 
-def in_order(work: Work, rows: list[Row]) -> list[list[Row]]:
-    """Return the rows of every optimizer step, as llmft takes them."""
+def in_order(work: Work, rows: list[Row], tokenizer: Any) -> list[list[Row]]:
+    """Return the tokens of the rows of every optimizer step, as llmft takes them."""
     order = Order(len(rows), work.batch_size, SEED)
-    return [[rows[place] for place in order.rows_of_step(step)] for step in range(work.steps)]
-
-
-def counts(work: Work, row: Row) -> tuple[int, int]:
-    """Return a row's tokens (of both streams) and how many carry loss; of a text with a class, one."""
-    if work.kind is Kind.label:
-        return len(row["input_ids"]), 1
-    bearing = sum(label != -100 for label in row["labels"])
-    return len(row["input_ids"]) + (len(row["labels"]) if work.kind is Kind.pair else 0), bearing
+    labels = sorted({row["label"] for row in rows}) if work.kind is Kind.label else []
+    return [encoded(work, [rows[place] for place in order.rows_of_step(step)], labels, tokenizer) for step in range(work.steps)]

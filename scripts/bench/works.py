@@ -1,18 +1,22 @@
 """What is measured: pieces of work, and the contestants that do each of them."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import Enum
+from pathlib import Path
 
 SEED = 42
 LORA_RANK = 16
+RECIPE = 1
+"""Raised when rows or models are made differently."""
 
 
 class Kind(Enum):
-    """What a row is to the model: prompt then answer; source and target; a text with a class."""
+    """What a row is to the model: prompt then answer; source and target; a text with a class; a prompt to go on with."""
 
     decoder = "decoder"
     pair = "pair"
     label = "label"
+    generation = "generation"
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,11 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Work:
-    """A piece of work: `rows` of a file of that name, `steps` optimizer steps of `batch_size` of them each."""
+    """A piece of work: `steps` optimizer steps of `batch_size` rows each, of the set named `rows`.
+
+    words: length of a document where the rows are pieces of text; num_rows: rows of the training file, None: as many as are
+    trained on; cold: nothing is in llmft's cache yet, so that its preparation is measured too.
+    """
 
     name: str
     title: str
@@ -68,12 +76,25 @@ class Work:
     contestants: tuple[Contestant, ...]
     lora: bool = False
     epochs: int = 1
-    settings: tuple[str, ...] = field(default=())
+    settings: tuple[str, ...] = ()
+    words: int = 0
+    num_rows: int | None = None
+    cold: bool = False
 
     @property
-    def num_rows(self) -> int:
+    def size(self) -> int:
         """Rows of the training file."""
-        return self.steps * self.batch_size // self.epochs
+        return self.num_rows or self.steps * self.batch_size // self.epochs
+
+    @property
+    def recipe(self) -> str:
+        """What its rows and tokens depend on, beside Python's version and these scripts."""
+        return f"{self.model} {self.kind.value} {self.rows} {self.size} {self.words} {self.steps} {self.batch_size} {SEED} v{RECIPE}"
+
+    def made(self, folder: Path) -> bool:
+        """Whether its rows, tokens and model are there."""
+        path = folder / f"{self.name}.recipe"
+        return path.exists() and path.read_text(encoding="utf-8") == self.recipe and (folder / "models" / self.model).is_dir()
 
 
 def grid(total: int, dtypes: tuple[str, ...], grouped: bool = False) -> tuple[Tuning, ...]:
@@ -178,13 +199,72 @@ def works(bf16: bool) -> tuple[Work, ...]:
         lora,
         name="generation",
         title="Greedy generation of up to 32 tokens, SmolLM2-135M, batches of 16",
+        kind=Kind.generation,
         lora=False,
         steps=1,
         batch_size=48,
         contestants=(
             LLMFT,
-            Contestant("generate, sorted by length", "generate", (Tuning(16, 1, order="sorted"),)),
-            Contestant("generate, order of the file", "generate", (Tuning(16, 1),)),
+            Contestant("generate, sorted by length", "generate", (Tuning(16, 1, frozen[0], "sorted"),)),
+            Contestant("generate, order of the file", "generate", (Tuning(16, 1, frozen[0]),)),
         ),
     )
     return (lora, full, t5, marian, encoder, generation, shared)
+
+
+LENGTHS = (32, 64, 128, 256, 512)
+BATCHES = (2, 4, 8, 16, 32)
+WIDTHS = (128, 256, 384, 576)
+ROWS = (1_000, 10_000, 100_000)
+MILLION = 1_000_000
+"""Documents in words, rows of a step, widths of a Llama of four layers, rows of a training file."""
+
+
+def growth(bf16: bool) -> tuple[Work, ...]:
+    """Return works that differ in one size each: full fine-tuning of small random Llamas on pieces of text."""
+    dtype = "autocast" if bf16 else "fp32"
+
+    def sized(name: str, words: int = 96, batch: int = 8, width: int = 256) -> Work:
+        trainer = Contestant("Trainer", "trainer", (Tuning(min(batch, 8), max(1, batch // 8), dtype),))
+        return Work(
+            name,
+            name,
+            Kind.decoder,
+            f"llama-{width}",
+            "pieces",
+            steps=4,
+            batch_size=batch,
+            lr=1e-4,
+            contestants=(LLMFT, trainer),
+            settings=SUMMARIES,
+            words=words,
+        )
+
+    found = [sized(f"length-{words}", words=words) for words in LENGTHS]
+    found += [sized(f"batch-{batch}", batch=batch) for batch in BATCHES]
+    found += [sized(f"model-{width}", width=width) for width in WIDTHS]
+    return (*found, *(of_rows(rows) for rows in ROWS))
+
+
+def of_rows(rows: int) -> Work:
+    """Return a work of few steps on a file of many rows, none of them tokenised yet."""
+    return Work(
+        f"rows-{rows}",
+        f"rows-{rows}",
+        Kind.decoder,
+        "llama-128",
+        "pieces",
+        steps=3,
+        batch_size=8,
+        lr=1e-4,
+        contestants=(LLMFT,),
+        settings=(*SUMMARIES, "training.max_steps=3"),
+        words=16,
+        num_rows=rows,
+        cold=True,
+    )
+
+
+def every_work(bf16: bool) -> tuple[Work, ...]:
+    """Return all that can be measured."""
+    return (*works(bf16), *growth(bf16), of_rows(MILLION))

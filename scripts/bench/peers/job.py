@@ -40,9 +40,9 @@ class Job:
         return torch.bfloat16 if self.dtype == "bf16" else torch.float32
 
     def rows(self) -> list[Row]:
-        """Return the rows in the order they are trained on; sorted: by length in each step."""
+        """Return the rows in the order they are trained on; sorted: by length in each step. Prompts are sorted where they are read."""
         steps = json.loads(Path(self.steps).read_text(encoding="utf-8"))
-        if self.order == "sorted":
+        if self.order == "sorted" and self.kind != "generation":
             steps = [sorted(step, key=lambda row: len(row["input_ids"])) for step in steps]
         return [row for step in steps for row in step]
 
@@ -75,9 +75,7 @@ class Job:
             return None
         from peft import LoraConfig  # costs a second where it is not used
 
-        return LoraConfig(
-            r=self.lora_rank, lora_alpha=2 * self.lora_rank, target_modules="all-linear", task_type="CAUSAL_LM"
-        )
+        return LoraConfig(r=self.lora_rank, lora_alpha=2 * self.lora_rank, target_modules="all-linear", task_type="CAUSAL_LM")
 
 
 class Counting:
@@ -96,7 +94,7 @@ class Counting:
         return batch
 
 
-class Steps(TrainerCallback):  # type: ignore[misc]
+class Steps(TrainerCallback):
     """Writes a line per optimizer step, flushed: its loss, positions, and labels."""
 
     def __init__(self, job: Job, counting: Counting):
@@ -120,5 +118,3 @@ def start() -> Job:
     job = Job(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
     set_seed(job.seed)
     return job
-
-

@@ -43,7 +43,7 @@ def main() -> None:
     trainer = kind(
         model=model,
         args=arguments(**job.options()),
-        train_dataset=job.rows(),  # type: ignore[arg-type]
+        train_dataset=job.rows(),
         data_collator=counting,
         callbacks=[Steps(job, counting)],
     )

@@ -59,10 +59,7 @@ def generated_by_llmft(job: Job, prompts: list[list[int]]) -> Iterator[tuple[int
 def main() -> None:
     """Generate, and write down what."""
     job = start()
-    prompts = [prompt_of(row) for row in job.rows()] if job.order != "sorted" else None
-    if prompts is None:  # in the order of the file: sorting is the writer's
-        steps = json.loads(open(job.steps, encoding="utf-8").read())
-        prompts = [prompt_of(row) for step in steps for row in step]
+    prompts = [prompt_of(row) for row in job.rows()]
     found: dict[int, list[int]] = {}
     with open(job.output, "a", encoding="utf-8") as file:
         for place, ids in (generated_by_llmft if job.order == "llmft" else generated)(job, prompts):

@@ -1,0 +1,114 @@
+"""Tunes the peers, then plays rounds in which every contestant has one turn after the other; all that was run stays on record."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from llmft.runs.provenance import fingerprint, hash_file
+from scripts.bench import measured
+from scripts.bench.contest import Contest, Expected, other_start, summed_up, wrong
+from scripts.bench.measured import Measured
+from scripts.bench.page import Played
+from scripts.bench.works import Contestant, Kind, Tuning, Work
+
+TUNING = -1
+"""The round of the runs that choose a peer's setting."""
+
+
+def say(text: str) -> None:
+    """Tell the operator."""
+    print(text, file=sys.stderr, flush=True)
+
+
+@dataclass
+class Rounds:
+    """A benchmark in progress.
+
+    versions: what the figures depend on beside the work; ours: a hash of llmft's own sources; busy: the part of the machine
+    that others may take before a run is repeated, `tries` times in all.
+    """
+
+    contest: Contest
+    record: Path
+    versions: Mapping[str, Any]
+    ours: str
+    busy: float
+    tries: int
+
+    def state(self, work: Work, tuning: bool) -> str:
+        """Return a hash of all that figures of a work depend on; those of rounds also on llmft, beside which the others ran."""
+        rows = hash_file(self.contest.folder / f"{work.name}.steps.json")
+        parts = {"versions": self.versions, "rows": rows, "lr": work.lr, "lora": work.lora, "settings": work.settings}
+        return fingerprint(**parts, **({} if tuning else {"llmft": self.ours}))
+
+    def on_record(self, work: Work, contestant: Contestant, tuning: bool) -> list[Measured]:
+        """Return the runs that this command would repeat: those that choose a setting, or the turns."""
+        wanted = (work.name, contestant.name, self.state(work, tuning))
+        found = [run for run in measured.read(self.record) if (run.work, run.contestant, run.state) == wanted]
+        return [run for run in found if (run.round == TUNING) is tuning]
+
+    def played(self, work: Work, rounds: int) -> list[Played]:
+        """Return all that is on record of a work."""
+        return [
+            Played(
+                each,
+                [run for run in self.on_record(work, each, tuning=False) if run.round < rounds],
+                self.on_record(work, each, tuning=True),
+            )
+            for each in work.contestants
+        ]
+
+    def turn(self, work: Work, contestant: Contestant, tuning: Tuning | None, ceilings: Mapping[str, float]) -> Measured:
+        """Let a contestant do the work, again while others keep the machine busy, and return the quietest run.
+
+        Raises SystemExit where a run failed, or did other work.
+        """
+        expected = Expected.of(work, self.contest.folder)
+        runs: list[Measured] = []
+        while len(runs) < self.tries and not any(run.foreign_share <= self.busy for run in runs):
+            watched = self.contest.run(work, contestant, tuning)
+            if watched.exit:
+                raise SystemExit(f"{work.name}, {contestant.name}: exit {watched.exit}\n{self.contest.log_tail()}")
+            if problems := wrong(work, expected, tuning, watched.lines):
+                raise SystemExit(f"{work.name}, {contestant.name}: {'; '.join(problems)}: it is not the same work")
+            dtype = tuning.dtype if tuning else self.contest.dtype
+            run = summed_up(work, contestant, tuning, watched, expected, ceilings["fp32" if dtype == "fp32" else "bf16"])
+            say(
+                f"{work.name}, {contestant.name}{f' ({run.tuning})' if run.tuning else ''}: {run.per_second:.2f}/s, first step "
+                f"after {run.startup:.1f} s, {run.peak_bytes >> 20:,} MiB, others {100 * run.foreign_share:.0f} %"
+            )
+            runs.append(run)
+        return min(runs, key=lambda run: run.foreign_share)
+
+    def tuned(self, work: Work, contestant: Contestant, ceilings: Mapping[str, float]) -> Tuning | None:
+        """Return a peer's setting: the fastest of its grid, by a run each. llmft has none."""
+        if len(contestant.grid) <= 1:
+            return contestant.grid[0] if contestant.grid else None
+        known = {run.tuning: run for run in self.on_record(work, contestant, tuning=True)}
+        for tuning in contestant.grid:
+            if tuning.named() not in known:
+                run = replace(self.turn(work, contestant, tuning, ceilings), round=TUNING, state=self.state(work, tuning=True))
+                measured.append(self.record, run)
+                known[run.tuning] = run
+        return max(contestant.grid, key=lambda tuning: known[tuning.named()].per_second)
+
+    def play(self, work: Work, number: int, ceilings: Mapping[str, float]) -> None:
+        """Play a round of a work: a turn for every contestant that has not had it. Raises SystemExit where losses show other work."""
+        state, ours = self.state(work, tuning=False), None
+        for contestant in work.contestants:
+            if contestant.needs_bf16 and not self.contest.bf16:
+                continue
+            tuning, known = self.tuned(work, contestant, ceilings), self.on_record(work, contestant, tuning=False)
+            run = next((run for run in known if run.round == number), None)
+            if run is None:
+                if not known and contestant.tool == "llmft" and not work.cold:
+                    self.contest.run(
+                        work, contestant, tuning
+                    )  # its cache is warm from here on, as the peers' is by their tuning
+                run = replace(self.turn(work, contestant, tuning, ceilings), round=number, state=state)
+                measured.append(self.record, run)
+            ours = ours or run
+            if work.kind is not Kind.generation and tuning and (problem := other_start(run.losses, ours.losses, tuning)):
+                raise SystemExit(f"{work.name}, {contestant.name}: {problem}: it is not the same work")
