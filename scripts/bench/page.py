@@ -78,7 +78,7 @@ def turns_table(work: Work, played: Sequence[Played]) -> str:
         else:
             row.append(spread(run.startup for run in turns).text(1))
             row.append(f"{100 * spread(run.flops / run.ceiling for run in turns).median:.0f} %")
-            row.append(f"{turns[0].losses[-1]:.5f}")
+            row.append("other rows" if "grouped" in turns[0].tuning else f"{turns[0].losses[-1]:.5f}")
         table.append(row)
     return markdown(table)
 

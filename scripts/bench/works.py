@@ -6,7 +6,7 @@ from pathlib import Path
 
 SEED = 42
 LORA_RANK = 16
-RECIPE = 1
+RECIPE = 2
 """Raised when rows or models are made differently."""
 
 
@@ -24,8 +24,8 @@ class Tuning:
     """How a peer is set up. Everything that decides the result is the work's, so none of it is here but `dtype`.
 
     micro x accumulate rows are one optimizer step. dtype: fp32; autocast: fp32 weights under bf16 autocast; bf16: the weights
-    too. order: given, the rows as llmft takes them; sorted, the same rows in each step by length; grouped, the peer's own
-    group_by_length over the whole epoch. plain: what is not set here is left at the peer's defaults.
+    too. order: given, the rows as llmft takes them; sorted, the same rows in each step by length; grouped, by length over the
+    whole epoch, as group_by_length does with many rows (with few, its sampler hardly groups). plain: what is not set here is left at the peer's defaults.
     """
 
     micro: int
@@ -62,7 +62,8 @@ class Work:
     """A piece of work: `steps` optimizer steps of `batch_size` rows each, of the set named `rows`.
 
     words: length of a document where the rows are pieces of text; num_rows: rows of the training file, None: as many as are
-    trained on; cold: nothing is in llmft's cache yet, so that its preparation is measured too.
+    trained on; clustered: the rows are batches of similar length from a larger set, so that grouping by length pads as little as
+    it does there; cold: nothing is in llmft's cache yet, so that its preparation is measured too.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Work:
     settings: tuple[str, ...] = ()
     words: int = 0
     num_rows: int | None = None
+    clustered: bool = False
     cold: bool = False
 
     @property
@@ -158,6 +160,7 @@ def works(bf16: bool) -> tuple[Work, ...]:
         name="t5",
         title="Full fine-tuning, encoder-decoder of T5-small's size",
         kind=Kind.pair,
+        clustered=True,
         model="t5",
         steps=6,
         batch_size=16,

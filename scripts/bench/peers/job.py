@@ -40,11 +40,12 @@ class Job:
         return torch.bfloat16 if self.dtype == "bf16" else torch.float32
 
     def rows(self) -> list[Row]:
-        """Return the rows in the order they are trained on; sorted: by length in each step. Prompts are sorted where they are read."""
+        """Return the rows in the order they are trained on. Prompts are sorted where they are read."""
         steps = json.loads(Path(self.steps).read_text(encoding="utf-8"))
         if self.order == "sorted" and self.kind != "generation":
             steps = [sorted(step, key=lambda row: len(row["input_ids"])) for step in steps]
-        return [row for step in steps for row in step]
+        rows = [row for step in steps for row in step]
+        return sorted(rows, key=lambda row: -len(row["input_ids"])) if self.order == "grouped" else rows
 
     def options(self) -> Row:
         """Return what a peer is told in any case: the work, and no more files or screens than it has to write."""
@@ -59,7 +60,7 @@ class Job:
             "weight_decay": 0.0,
             "max_grad_norm": 1.0,
             "seed": self.seed,
-            "train_sampling_strategy": "group_by_length" if self.order == "grouped" else "sequential",
+            "train_sampling_strategy": "sequential",
             "logging_steps": 1,
             "save_strategy": "no",
             "report_to": "none",
