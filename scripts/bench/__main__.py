@@ -19,7 +19,7 @@ from llmft.runs.provenance import environment, fingerprint, hash_folder
 from scripts.bench import page
 from scripts.bench.contest import ROOT, Contest
 from scripts.bench.measured import spread
-from scripts.bench.rounds import Rounds, say
+from scripts.bench.rounds import Rounds, Unusable, say
 from scripts.bench.works import every_work, growth, works
 
 BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
@@ -87,7 +87,10 @@ def main() -> None:
     for number in range(options.rounds):
         most.append(ceilings())
         for work in chosen:
-            rounds.play(work, number, most[-1])
+            try:
+                rounds.play(work, number, most[-1])
+            except Unusable as error:
+                raise SystemExit(f"{work.name}: {error}\n{contest.log_tail()}") from error
     found = {work: rounds.played(work, options.rounds) for work in every if work.made(folder)}
     usual = works(bf16)
     ceiling = {name: spread(each[name] for each in most).median for name in most[0]}

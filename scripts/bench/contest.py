@@ -66,8 +66,8 @@ class Contest:
         """Number format that llmft computes in by itself."""
         return "bf16" if self.bf16 else "fp32"
 
-    def run(self, work: Work, contestant: Contestant, tuning: Tuning | None) -> Watched:
-        """Run a contestant from a fresh folder and return what was seen."""
+    def run(self, work: Work, contestant: Contestant, tuning: Tuning | None, limit: float = float("inf")) -> Watched:
+        """Run a contestant from a fresh folder, for `limit` seconds at most, and return what was seen."""
         scratch = self.folder / "scratch"
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
@@ -80,8 +80,8 @@ class Contest:
         env = dict(os.environ, HF_HUB_OFFLINE="1", LLMFT_CACHE=str(cache))
         if not by_command:
             env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        watched = watch(command, lines, self.folder / "last.log", env, scratch)
-        if by_command and watched.exit == 0 and watched.lines:
+        watched = watch(command, lines, self.folder / "last.log", env, scratch, limit)
+        if by_command and watched.exit == 0:
             results = json.loads((scratch / "run" / "results.json").read_text(encoding="utf-8"))
             watched.lines[-1]["loss_units_of_run"] = results["train"]["loss_units"]
         return watched
@@ -156,13 +156,13 @@ def wrong(work: Work, expected: Expected, tuning: Tuning | None, lines: list[dic
     return found
 
 
-def other_start(losses: list[float], ours: list[float], tuning: Tuning) -> str | None:
-    """Return what is wrong where the first step's loss, which no update has touched, is not llmft's."""
+def other_start(losses: list[float], expected: list[float], tuning: Tuning) -> str | None:
+    """Return what is wrong where the first step's loss, which no update has touched, is not the expected one."""
     if tuning.order == "grouped":
         return None  # its first step has other rows
-    apart = abs(losses[0] - ours[0]) / abs(ours[0])
-    limit = FIRST_LOSS["autocast" if tuning.plain else tuning.dtype]
-    return f"the first loss {losses[0]} is {apart:.1e} from llmft's {ours[0]}" if apart > limit else None
+    apart = abs(losses[0] - expected[0]) / abs(expected[0])
+    limit = FIRST_LOSS[tuning.dtype]
+    return f"the first loss {losses[0]:.6f} is {apart:.1e} from {expected[0]:.6f}" if apart > limit else None
 
 
 def summed_up(

@@ -15,7 +15,7 @@ class Measured:
     per_second: loss-bearing tokens (texts, new tokens) a second over the steps after the first; startup: seconds from the
     command to the end of its first step; flops: operations a second over the same steps (see flops), of which `ceiling` were
     possible; tokens_share: tokens among the positions computed, the rest is padding, None where it is not known; texts: hashes
-    of what was generated.
+    of what was generated; failed: why a setting cannot be taken, its figures being nothing then.
     foreign_share: part of the machine that other processes took. state: a hash of all that the figures depend on.
     """
 
@@ -36,6 +36,7 @@ class Measured:
     losses: list[float] = field(default_factory=list)
     tokens_share: float | None = None
     texts: list[str] = field(default_factory=list)
+    failed: str | None = None
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,8 @@ def tunings_table(played: Sequence[Played]) -> str:
         best = max(each.tunings, key=lambda run: run.per_second, default=None)
         for run in each.tunings:
             share = "" if run.tokens_share is None else f"{100 * run.tokens_share:.0f} %"
-            row = [each.contestant.name, run.tuning, f"{run.per_second:,.1f}", f"{run.peak_bytes / MIB:,.0f}", share]
+            figures = [run.failed, "", ""] if run.failed else [f"{run.per_second:,.1f}", f"{run.peak_bytes / MIB:,.0f}", share]
+            row = [each.contestant.name, run.tuning, *figures]
             table.append([f"**{cell}**" for cell in row] if run is best else row)
     return markdown(table) if len(table) > 1 else ""
 
@@ -107,6 +108,16 @@ def section(work: Work, played: Sequence[Played]) -> str:
     note = f"{spread(len(each.turns) for each in played if each.turns).low:.0f} rounds; others took at most {taken:.0f} % of the machine."
     parts = [f"### {work.title}", turns_table(work, played), note, tunings_table(played)]
     return "\n\n".join(part for part in parts if part)
+
+
+def rows_table(grown: Mapping[Work, Sequence[Played]]) -> str:
+    """Return what files of many rows take, none of them tokenised yet; nothing where none was measured."""
+    table: Table = [["rows of the training file", "first step done, s", "CPU s", "peak MiB"]]
+    for work, (ours, *_) in grown.items():
+        if work.num_rows and ours.turns:
+            figures = [lambda run: run.startup, lambda run: run.cpu, lambda run: run.peak_bytes / MIB]
+            table.append([f"{work.num_rows:,}", *(spread(map(figure, ours.turns)).text(0) for figure in figures)])
+    return markdown(table) if len(table) > 1 else ""
 
 
 def between_markers(page: str, text: str) -> str:
@@ -129,4 +140,4 @@ def write(page: Path, facts: Facts, found: Mapping[Work, Sequence[Played]], grow
         parts.append(
             f"### How costs grow\n\n![Seconds per step by length, batch and model; start and memory by rows]({picture.name})"
         )
-    page.write_text(between_markers(page.read_text(encoding="utf-8"), "\n\n".join(parts)), encoding="utf-8")
+    page.write_text(between_markers(page.read_text(encoding="utf-8"), "\n\n".join(filter(None, parts))), encoding="utf-8")

@@ -1,5 +1,6 @@
 """Tunes the peers, then plays rounds in which every contestant has one turn after the other; all that was run stays on record."""
 
+import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,6 +16,12 @@ from scripts.bench.works import Contestant, Kind, Tuning, Work
 
 TUNING = -1
 """The round of the runs that choose a peer's setting."""
+TOO_LONG = 3
+"""A setting that takes so many times the fastest one's time cannot become the fastest, whatever else the machine does."""
+
+
+class Unusable(Exception):
+    """A run failed, or did other work than it was given."""
 
 
 def say(text: str) -> None:
@@ -60,19 +67,26 @@ class Rounds:
             for each in work.contestants
         ]
 
-    def turn(self, work: Work, contestant: Contestant, tuning: Tuning | None, ceilings: Mapping[str, float]) -> Measured:
+    def turn(
+        self,
+        work: Work,
+        contestant: Contestant,
+        tuning: Tuning | None,
+        ceilings: Mapping[str, float],
+        limit: float = float("inf"),
+    ) -> Measured:
         """Let a contestant do the work, again while others keep the machine busy, and return the quietest run.
 
-        Raises SystemExit where a run failed, or did other work.
+        Raises Unusable where a run failed, took more than `limit` seconds, or did other work.
         """
         expected = Expected.of(work, self.contest.folder)
         runs: list[Measured] = []
         while len(runs) < self.tries and not any(run.foreign_share <= self.busy for run in runs):
-            watched = self.contest.run(work, contestant, tuning)
+            watched = self.contest.run(work, contestant, tuning, limit)
             if watched.exit:
-                raise SystemExit(f"{work.name}, {contestant.name}: exit {watched.exit}\n{self.contest.log_tail()}")
+                raise Unusable("killed: it takes too long" if watched.exit == -signal.SIGKILL else f"exit {watched.exit}")
             if problems := wrong(work, expected, tuning, watched.lines):
-                raise SystemExit(f"{work.name}, {contestant.name}: {'; '.join(problems)}: it is not the same work")
+                raise Unusable(f"other work: {'; '.join(problems)}")
             dtype = tuning.dtype if tuning else self.contest.dtype
             run = summed_up(work, contestant, tuning, watched, expected, ceilings["fp32" if dtype == "fp32" else "bf16"])
             say(
@@ -83,19 +97,34 @@ class Rounds:
         return min(runs, key=lambda run: run.foreign_share)
 
     def tuned(self, work: Work, contestant: Contestant, ceilings: Mapping[str, float]) -> Tuning | None:
-        """Return a peer's setting: the fastest of its grid, by a run each. llmft has none."""
+        """Return a peer's setting: the fastest of its grid, by a run each. llmft has none.
+
+        The first of the grid has no padding and nothing special: the others' first loss has to be its. Raises Unusable if that
+        one fails.
+        """
         if len(contestant.grid) <= 1:
             return contestant.grid[0] if contestant.grid else None
         known = {run.tuning: run for run in self.on_record(work, contestant, tuning=True)}
         for tuning in contestant.grid:
-            if tuning.named() not in known:
-                run = replace(self.turn(work, contestant, tuning, ceilings), round=TUNING, state=self.state(work, tuning=True))
-                measured.append(self.record, run)
-                known[run.tuning] = run
+            if tuning.named() in known:
+                continue
+            seen = [run for run in known.values() if run.failed is None]
+            limit = TOO_LONG * min((run.startup + run.seconds for run in seen), default=float("inf"))
+            try:
+                run = self.turn(work, contestant, tuning, ceilings, limit)
+                if seen and (problem := other_start(run.losses, known[contestant.grid[0].named()].losses, tuning)):
+                    raise Unusable(f"other work: {problem}")
+            except Unusable as error:
+                if not seen:
+                    raise
+                say(f"{work.name}, {contestant.name} ({tuning.named()}): {error}")
+                run = replace(seen[0], tuning=tuning.named(), per_second=0.0, failed=str(error))
+            known[run.tuning] = replace(run, round=TUNING, state=self.state(work, tuning=True))
+            measured.append(self.record, known[run.tuning])
         return max(contestant.grid, key=lambda tuning: known[tuning.named()].per_second)
 
     def play(self, work: Work, number: int, ceilings: Mapping[str, float]) -> None:
-        """Play a round of a work: a turn for every contestant that has not had it. Raises SystemExit where losses show other work."""
+        """Play a round of a work: a turn for every contestant that has not had it. Raises Unusable where one fails, or does other work."""
         state, ours = self.state(work, tuning=False), None
         for contestant in work.contestants:
             if contestant.needs_bf16 and not self.contest.bf16:
@@ -111,4 +140,4 @@ class Rounds:
                 measured.append(self.record, run)
             ours = ours or run
             if work.kind is not Kind.generation and tuning and (problem := other_start(run.losses, ours.losses, tuning)):
-                raise SystemExit(f"{work.name}, {contestant.name}: {problem}: it is not the same work")
+                raise Unusable(f"{work.name}, {contestant.name}: other work: {problem}")

@@ -6,6 +6,7 @@ watched process.
 
 import json
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -70,8 +71,10 @@ def resident_bytes(pids: Sequence[int]) -> int:
     return total * os.sysconf("SC_PAGE_SIZE")
 
 
-def watch(command: Sequence[str], lines: Path, log: Path, env: Mapping[str, str], folder: Path) -> Watched:
-    """Run a command to its end, its output in `log`, and watch the file `lines`, which it writes."""
+def watch(
+    command: Sequence[str], lines: Path, log: Path, env: Mapping[str, str], folder: Path, limit: float = float("inf")
+) -> Watched:
+    """Run a command to its end, its output in `log`, and watch the file `lines`, which it writes. After `limit` seconds it is killed."""
     before, own, began = busy_seconds(), time.process_time(), time.monotonic()
     at: list[float] = []
     read, peak, ticks = 0, 0, 0
@@ -91,6 +94,8 @@ def watch(command: Sequence[str], lines: Path, log: Path, env: Mapping[str, str]
                 at += [now] * whole.count(b"\n")
             if pid:
                 break
+            if now > limit:
+                os.killpg(child.pid, signal.SIGKILL)
             if ticks % MEMORY_TICKS == 0 and len(pids := tree(child.pid)) > 1:
                 peak = max(peak, resident_bytes(pids))
             ticks += 1

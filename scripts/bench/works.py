@@ -37,7 +37,7 @@ class Tuning:
 
     def named(self) -> str:
         """Return the setting in a few words."""
-        words = [f"{self.micro} x {self.accumulate}", self.dtype]
+        words = [f"{self.micro} x {self.accumulate}"] + [self.dtype] * (not self.plain)
         words += [self.order] if self.order != "given" else []
         return ", ".join(words + ["padding-free"] * self.padding_free)
 
@@ -134,7 +134,7 @@ def works(bf16: bool) -> tuple[Work, ...]:
             Contestant("Trainer, best-tuned", "trainer", grid(8, frozen)),
             Contestant("Trainer, defaults", "trainer", (Tuning(8, 1, plain=True),)),
             Contestant("TRL, best-tuned", "trl", (*grid(8, frozen), Tuning(8, 1, frozen[0], padding_free=True))),
-            Contestant("TRL, defaults", "trl", (Tuning(8, 1, plain=True),)),
+            Contestant("TRL, defaults", "trl", (Tuning(8, 1, "autocast", plain=True),)),
         ),
     )
     full = replace(

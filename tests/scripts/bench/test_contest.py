@@ -48,7 +48,7 @@ def test_other_work_is_seen(tuning: Tuning | None, lines: list[dict[str, float]]
 def test_other_weights_or_labels_are_seen():
     """The loss of the first step tells; of grouped rows it cannot."""
     assert other_start([2.0, 9.0], [2.0001, 1.0], GIVEN) is None
-    assert other_start([2.01], [2.0], GIVEN) == "the first loss 2.01 is 5.0e-03 from llmft's 2.0"
+    assert other_start([2.01], [2.0], GIVEN) == "the first loss 2.010000 is 5.0e-03 from 2.000000"
     assert other_start([2.01], [2.0], Tuning(8, 1, "bf16")) is None
     assert other_start([9.0], [2.0], GROUPED) is None
 
@@ -81,7 +81,7 @@ def test_every_setting_is_a_whole_step(bf16: bool):
             assert len(set(names)) == len(names)
             for tuning in contestant.grid:
                 assert work.kind is Kind.generation or tuning.micro * tuning.accumulate == work.batch_size
-                assert bf16 or tuning.dtype == "fp32" or contestant.needs_bf16
+                assert bf16 or tuning.dtype == "fp32" or contestant.needs_bf16 or tuning.plain
 
 
 def test_recipe_names_what_rows_depend_on(tmp_path: Path):
@@ -113,3 +113,11 @@ def test_watching(tmp_path: Path):
     assert 80 << 20 < seen.peak_bytes < 400 << 20
     assert 0 < seen.cpu < seen.wall * 2
     assert log.read_text() == "printed\n"
+
+
+def test_watching_ends(tmp_path: Path):
+    """What takes too long is killed, with all its processes."""
+    seen = watch(["sleep", "60"], tmp_path / "lines", tmp_path / "log", {"PATH": "/usr/bin:/bin"}, tmp_path, limit=0.2)
+    assert seen.exit == -9
+    assert seen.wall < 10
+    assert seen.lines == []

@@ -7,7 +7,7 @@ import pytest
 
 from scripts.bench import charts
 from scripts.bench.measured import Measured
-from scripts.bench.page import BEGIN, END, Played, between_markers, markdown, section, tunings_table, turns_table
+from scripts.bench.page import BEGIN, END, Played, between_markers, markdown, rows_table, section, tunings_table, turns_table
 from scripts.bench.works import Contestant, Work, growth, works
 
 RUN = Measured(
@@ -87,6 +87,13 @@ def test_page_keeps_what_stands_around():
     assert between_markers(once, "new") == once
     with pytest.raises(ValueError, match="no <!--"):
         between_markers("# Title\n", "new")
+
+
+def test_table_of_rows():
+    """What a file takes by its rows; works that differ in something else are not in it."""
+    grown = {work: [Played(work.contestants[0], [RUN] if work.name == "rows-10000" else [], [])] for work in growth(bf16=False)}
+    assert rows_table(grown).splitlines()[2:] == ["| 10,000 | 9 | 12 | 1,024 |"]
+    assert rows_table({LORA: played()}) == ""
 
 
 def test_charts_of_growth():
