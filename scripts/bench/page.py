@@ -55,8 +55,8 @@ def markdown(rows: Table) -> str:
 def turns_table(work: Work, played: Sequence[Played]) -> str:
     """Return the table of a work: llmft first, then the others with how much faster and smaller llmft is."""
     generation = work.kind is Kind.generation
-    head = ["", UNITS.get(work.kind, "loss-bearing tokens/s"), "llmft is faster by", "CPU s", "peak MiB", "llmft's share"]
-    head += ["same texts"] if generation else ["first step done, s", "of the ceiling", "loss of the last step"]
+    head = ["", UNITS.get(work.kind, "loss-bearing tokens/s"), "llmft is faster by", "CPU s", "peak MiB", "llmft needs"]
+    head += ["same texts"] if generation else ["first step done, s", "llmft needs", "of the ceiling", "loss of the last step"]
     table, ours = [head], played[0].turns
     for each in played:
         turns = each.turns
@@ -64,6 +64,7 @@ def turns_table(work: Work, played: Sequence[Played]) -> str:
             continue
         faster = ratios(ours, turns, lambda run: run.per_second) if turns is not ours else None
         smaller = ratios(ours, turns, lambda run: run.peak_bytes) if turns is not ours else None
+        sooner = ratios(ours, turns, lambda run: run.startup) if turns is not ours else None
         row = [
             each.contestant.name + (f" ({turns[0].tuning})" if turns[0].tuning else ""),
             spread(run.per_second for run in turns).text(1),
@@ -77,6 +78,7 @@ def turns_table(work: Work, played: Sequence[Played]) -> str:
             row.append(f"{100 * same(turns[0].texts, reference[0].texts):.0f} %" if reference else "")
         else:
             row.append(spread(run.startup for run in turns).text(1))
+            row.append(f"{sooner.median:.2f} x" if sooner else "")
             row.append(f"{100 * spread(run.flops / run.ceiling for run in turns).median:.0f} %")
             row.append("other rows" if "grouped" in turns[0].tuning else f"{turns[0].losses[-1]:.5f}")
         table.append(row)

@@ -84,7 +84,11 @@ class Rounds:
         while len(runs) < self.tries and not any(run.foreign_share <= self.busy for run in runs):
             watched = self.contest.run(work, contestant, tuning, limit)
             if watched.exit:
-                raise Unusable("killed: it takes too long" if watched.exit == -signal.SIGKILL else f"exit {watched.exit}")
+                raise Unusable(
+                    "killed: it takes too long, or too much memory"
+                    if watched.exit == -signal.SIGKILL
+                    else f"exit {watched.exit}"
+                )
             if problems := wrong(work, expected, tuning, watched.lines):
                 raise Unusable(f"other work: {'; '.join(problems)}")
             dtype = tuning.dtype if tuning else self.contest.dtype

@@ -35,10 +35,10 @@ def test_table_of_turns():
     """Medians, ratios within rounds, memory, share of the ceiling; who had no turn has no row."""
     lines = turns_table(LORA, played()).splitlines()
     assert len(lines) == 4
-    assert lines[2] == "| llmft | 31.0 (30.0 to 32.0) |  | 12 | 1,024 |  | 9.0 (9.0 to 9.0) | 40 % | 2.50000 |"
+    assert lines[2] == "| llmft | 31.0 (30.0 to 32.0) |  | 12 | 1,024 |  | 9.0 (9.0 to 9.0) |  | 40 % | 2.50000 |"
     assert lines[3] == (
-        "| Trainer (1 x 8, fp32) | 15.5 (15.0 to 16.0) | 2.00 (2.00 to 2.00) x | 12 | 2,048 | 0.50 x | 9.0 (9.0 to 9.0) | 40 % "
-        "| 2.50000 |"
+        "| Trainer (1 x 8, fp32) | 15.5 (15.0 to 16.0) | 2.00 (2.00 to 2.00) x | 12 | 2,048 | 0.50 x | 9.0 (9.0 to 9.0) | 1.00 x "
+        "| 40 % | 2.50000 |"
     )
 
 
