@@ -51,5 +51,6 @@ def growth(found: Mapping[Work, Runs]) -> str:
     for place, chart in enumerate(drawn):
         across, down = place % 2 * WIDTH, place // 2 * HEIGHT
         place_of = Markup('<svg x="{}" y="{}" width="{}" height="{}" ').format(across, down, WIDTH, HEIGHT)
-        parts.append(place_of + chart.removeprefix("<svg "))
+        # the charts of reports are over steps, and say so where the pointer rests
+        parts.append(place_of + chart.removeprefix("<svg ").replace(" at step ", " at "))
     return str(Markup("\n").join([*parts, Markup("</svg>\n")]))

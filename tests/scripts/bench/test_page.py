@@ -107,4 +107,5 @@ def test_charts_of_growth():
     assert charts.lines("batch", found, figure) == {}
     picture = ElementTree.fromstring(charts.growth(found))
     assert len(picture.findall("{http://www.w3.org/2000/svg}svg")) == 1
+    assert "llmft 2 at 64" in "".join(picture.itertext())
     assert charts.growth({}) == ""
