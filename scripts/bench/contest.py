@@ -188,6 +188,7 @@ def summed_up(
         per_second=units / seconds,
         startup=watched.at[0],
         seconds=seconds,
+        step_cpu=watched.cpu_at[-1] - watched.cpu_at[0],
         cpu=watched.cpu,
         peak_bytes=watched.peak_bytes,
         foreign_share=watched.foreign_share,

@@ -55,7 +55,15 @@ def markdown(rows: Table) -> str:
 def turns_table(work: Work, played: Sequence[Played]) -> str:
     """Return the table of a work: llmft first, then the others with how much faster and smaller llmft is."""
     generation = work.kind is Kind.generation
-    head = ["", UNITS.get(work.kind, "loss-bearing tokens/s"), "llmft is faster by", "CPU s", "peak MiB", "llmft needs"]
+    head = [
+        "",
+        UNITS.get(work.kind, "loss-bearing tokens/s"),
+        "llmft is faster by",
+        "CPU s",
+        "llmft needs",
+        "peak MiB",
+        "llmft needs",
+    ]
     head += ["same texts"] if generation else ["first step done, s", "llmft needs", "of the ceiling", "loss of the last step"]
     table, ours = [head], played[0].turns
     for each in played:
@@ -64,12 +72,14 @@ def turns_table(work: Work, played: Sequence[Played]) -> str:
             continue
         faster = ratios(ours, turns, lambda run: run.per_second) if turns is not ours else None
         smaller = ratios(ours, turns, lambda run: run.peak_bytes) if turns is not ours else None
+        cheaper = ratios(ours, turns, lambda run: run.step_cpu) if turns is not ours else None
         sooner = ratios(ours, turns, lambda run: run.startup) if turns is not ours else None
         row = [
             each.contestant.name + (f" ({turns[0].tuning})" if turns[0].tuning else ""),
             spread(run.per_second for run in turns).text(1),
             faster.text() + " x" if faster else "",
-            f"{spread(run.cpu for run in turns).median:,.0f}",
+            f"{spread(run.step_cpu for run in turns).median:,.1f}",
+            f"{cheaper.median:.2f} x" if cheaper else "",
             f"{spread(run.peak_bytes / MIB for run in turns).median:,.0f}",
             f"{smaller.median:.2f} x" if smaller else "",
         ]

@@ -22,7 +22,8 @@ MEMORY_TICKS = 10
 
 @dataclass
 class Watched:
-    """What was seen. Times in seconds: `at` from the start of the command to each line, `cpu` of all its processes.
+    """What was seen. Times in seconds: `at` from the start of the command to each line, `cpu` of all its processes, `cpu_at` of
+    them up to each line.
 
     peak_bytes: of the largest process as the kernel keeps it, or of all together if at some look that was more.
     foreign_cpu: what others took meanwhile.
@@ -34,6 +35,7 @@ class Watched:
     foreign_cpu: float
     peak_bytes: int
     at: list[float] = field(default_factory=list)
+    cpu_at: list[float] = field(default_factory=list)
     lines: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -71,12 +73,25 @@ def resident_bytes(pids: Sequence[int]) -> int:
     return total * os.sysconf("SC_PAGE_SIZE")
 
 
+def cpu_seconds(pids: Sequence[int]) -> float:
+    """CPU that processes have used so far, and those below them that have ended."""
+    ticks = 0
+    for pid in pids:
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+        except OSError:
+            continue
+        ticks += sum(map(int, fields[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def watch(
     command: Sequence[str], lines: Path, log: Path, env: Mapping[str, str], folder: Path, limit: float = float("inf")
 ) -> Watched:
     """Run a command to its end, its output in `log`, and watch the file `lines`, which it writes. After `limit` seconds it is killed."""
     before, own, began = busy_seconds(), time.process_time(), time.monotonic()
     at: list[float] = []
+    cpu_at: list[float] = []
     read, peak, ticks = 0, 0, 0
     with log.open("wb") as output:
         child = subprocess.Popen(
@@ -92,6 +107,8 @@ def watch(
                 whole = new[: new.rfind(b"\n") + 1]
                 read += len(whole)
                 at += [now] * whole.count(b"\n")
+                used = usage.ru_utime + usage.ru_stime if pid else cpu_seconds(tree(child.pid))
+                cpu_at += [used] * whole.count(b"\n")
             if pid:
                 break
             if now > limit:
@@ -111,5 +128,6 @@ def watch(
         foreign_cpu=foreign,
         peak_bytes=max(peak, usage.ru_maxrss * 1024),
         at=at,
+        cpu_at=cpu_at,
         lines=[json.loads(line) for line in text[: len(at)]],
     )

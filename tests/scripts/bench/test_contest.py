@@ -55,9 +55,12 @@ def test_other_weights_or_labels_are_seen():
 
 def test_first_step_counts_for_the_start_alone():
     """Speed is over the steps after it."""
-    watched = Watched(0, 20.0, 30.0, 2.0, 1 << 30, at=[5.0, 7.0, 9.0, 11.0], lines=by_peer([1, 2, 3, 4]))
+    watched = Watched(
+        0, 20.0, 30.0, 2.0, 1 << 30, at=[5.0, 7.0, 9.0, 11.0], cpu_at=[8.0, 12.0, 16.0, 20.0], lines=by_peer([1, 2, 3, 4])
+    )
     run = summed_up(LORA, Contestant("peer", "trainer"), GIVEN, watched, EXPECTED, ceiling=1e3)
     assert (run.startup, run.seconds, run.per_second, run.flops) == (5.0, 6.0, 9 / 6, 900 / 6)
+    assert run.step_cpu == 12.0
     assert run.tokens_share == 100 / 200
     watched.lines = by_peer([4, 3, 2, 1])
     assert summed_up(LORA, Contestant("peer", "trainer"), GROUPED, watched, EXPECTED, ceiling=1e3).flops == 1000 * 6 / 10 / 6
@@ -98,6 +101,8 @@ def test_watching(tmp_path: Path):
     code = (
         "import time, sys\n"
         "held = bytearray(80 << 20)\n"
+        "until = time.process_time() + 0.3\n"
+        "while time.process_time() < until: pass\n"
         "with open(sys.argv[1], 'w') as file:\n"
         "    for step in range(2):\n"
         "        time.sleep(0.2); file.write('{\"step\": %d}\\n' % step); file.flush()\n"
@@ -111,7 +116,8 @@ def test_watching(tmp_path: Path):
     assert 0.15 < seen.at[0] < seen.at[1] <= seen.wall
     assert seen.at[1] - seen.at[0] > 0.1
     assert 80 << 20 < seen.peak_bytes < 400 << 20
-    assert 0 < seen.cpu < seen.wall * 2
+    assert 0.25 < seen.cpu_at[0] <= seen.cpu_at[1] <= seen.cpu + 0.02
+    assert seen.cpu < seen.wall * 2
     assert log.read_text() == "printed\n"
 
 

@@ -5,7 +5,9 @@ from pathlib import Path
 
 from scripts.bench.measured import Measured, append, ratios, read, spread
 
-RUN = Measured("lora", "llmft", "", 0, "abc", "2026-01-01T00:00:00", 2.0, 9.0, 10.0, 12.0, 1 << 30, 0.01, losses=[3.0, 2.5])
+RUN = Measured(
+    "lora", "llmft", "", 0, "abc", "2026-01-01T00:00:00", 2.0, 9.0, 10.0, 11.0, 12.0, 1 << 30, 0.01, losses=[3.0, 2.5]
+)
 
 
 def speed(run: Measured) -> float:

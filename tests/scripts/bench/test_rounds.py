@@ -39,7 +39,9 @@ class Stage:
         self.called.append(tuning)
         busy = self.foreign[min(len(self.called), len(self.foreign)) - 1]
         lines = [{"loss": 3.0 + (tuning == MIXING), "loss_units": 2, "positions": 6} for _ in range(2)]
-        return Watched(1 if tuning == BROKEN else 0, 10.0, 10.0, busy * 1000, 1 << 30, [1.0, 1.0 + SECONDS[tuning]], lines)
+        return Watched(
+            1 if tuning == BROKEN else 0, 10.0, 10.0, busy * 1000, 1 << 30, [1.0, 1.0 + SECONDS[tuning]], [1.0, 2.0], lines
+        )
 
 
 def rounds_at(folder: Path, **stage: Sequence[float]) -> Rounds:
