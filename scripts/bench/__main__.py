@@ -9,6 +9,7 @@ after the other. All runs go on record as they end, so that the same command goe
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -68,6 +69,7 @@ def parsed(bf16: bool) -> argparse.Namespace:
 
 def main() -> None:
     """Prepare, play, and write the page."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the run in progress ends too
     bf16 = bool(limits.cpu_flags() & BF16_FLAGS)
     options = parsed(bf16)
     folder, every = options.out.absolute(), every_work(bf16)

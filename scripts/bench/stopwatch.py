@@ -85,6 +85,11 @@ def cpu_seconds(pids: Sequence[int]) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
+def kill(pid: int) -> None:
+    """End a process that was started here, and those below it."""
+    os.killpg(pid, signal.SIGKILL)
+
+
 def watch(
     command: Sequence[str], lines: Path, log: Path, env: Mapping[str, str], folder: Path, limit: float = float("inf")
 ) -> Watched:
@@ -97,26 +102,30 @@ def watch(
         child = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, env=dict(env), cwd=folder, start_new_session=True
         )
-        while True:
-            pid, status, usage = os.wait4(child.pid, os.WNOHANG)
-            now = time.monotonic() - began
-            if lines.exists() and lines.stat().st_size > read:
-                with lines.open("rb") as file:
-                    file.seek(read)
-                    new = file.read()
-                whole = new[: new.rfind(b"\n") + 1]
-                read += len(whole)
-                at += [now] * whole.count(b"\n")
-                used = usage.ru_utime + usage.ru_stime if pid else cpu_seconds(tree(child.pid))
-                cpu_at += [used] * whole.count(b"\n")
-            if pid:
-                break
-            if now > limit:
-                os.killpg(child.pid, signal.SIGKILL)
-            if ticks % MEMORY_TICKS == 0 and len(pids := tree(child.pid)) > 1:
-                peak = max(peak, resident_bytes(pids))
-            ticks += 1
-            time.sleep(TICK)
+        try:
+            while True:
+                pid, status, usage = os.wait4(child.pid, os.WNOHANG)
+                now = time.monotonic() - began
+                if lines.exists() and lines.stat().st_size > read:
+                    with lines.open("rb") as file:
+                        file.seek(read)
+                        new = file.read()
+                    whole = new[: new.rfind(b"\n") + 1]
+                    read += len(whole)
+                    at += [now] * whole.count(b"\n")
+                    used = usage.ru_utime + usage.ru_stime if pid else cpu_seconds(tree(child.pid))
+                    cpu_at += [used] * whole.count(b"\n")
+                if pid:
+                    break
+                if now > limit:
+                    kill(child.pid)
+                if ticks % MEMORY_TICKS == 0 and len(pids := tree(child.pid)) > 1:
+                    peak = max(peak, resident_bytes(pids))
+                ticks += 1
+                time.sleep(TICK)
+        except BaseException:
+            kill(child.pid)  # whoever stops the benchmark stops what it runs
+            raise
     child.returncode = os.waitstatus_to_exitcode(status)
     cpu = usage.ru_utime + usage.ru_stime
     foreign = busy_seconds() - before - cpu - (time.process_time() - own)
