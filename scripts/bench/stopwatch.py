@@ -4,6 +4,7 @@ A line is written by llmft (metrics.jsonl) and by the peers after each optimizer
 watched process.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -87,7 +88,26 @@ def cpu_seconds(pids: Sequence[int]) -> float:
 
 def kill(pid: int) -> None:
     """End a process that was started here, and those below it."""
-    os.killpg(pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+class Follower:
+    """Tells how many lines a file has grown by since the last look."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.read = 0
+
+    def look(self) -> int:
+        """Return the number of new lines, each whole; 0 as long as there is no file."""
+        if not self.path.exists() or self.path.stat().st_size <= self.read:
+            return 0
+        with self.path.open("rb") as file:
+            file.seek(self.read)
+            new = file.read()
+        self.read += new.rfind(b"\n") + 1
+        return new.count(b"\n")
 
 
 def watch(
@@ -97,7 +117,7 @@ def watch(
     before, own, began = busy_seconds(), time.process_time(), time.monotonic()
     at: list[float] = []
     cpu_at: list[float] = []
-    read, peak, ticks = 0, 0, 0
+    follower, peak, ticks = Follower(lines), 0, 0
     with log.open("wb") as output:
         child = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, env=dict(env), cwd=folder, start_new_session=True
@@ -106,15 +126,9 @@ def watch(
             while True:
                 pid, status, usage = os.wait4(child.pid, os.WNOHANG)
                 now = time.monotonic() - began
-                if lines.exists() and lines.stat().st_size > read:
-                    with lines.open("rb") as file:
-                        file.seek(read)
-                        new = file.read()
-                    whole = new[: new.rfind(b"\n") + 1]
-                    read += len(whole)
-                    at += [now] * whole.count(b"\n")
-                    used = usage.ru_utime + usage.ru_stime if pid else cpu_seconds(tree(child.pid))
-                    cpu_at += [used] * whole.count(b"\n")
+                if new := follower.look():
+                    at += [now] * new
+                    cpu_at += [usage.ru_utime + usage.ru_stime if pid else cpu_seconds(tree(child.pid))] * new
                 if pid:
                     break
                 if now > limit:
