@@ -36,6 +36,7 @@ from llmft.runs import signals
 ROOT = Path(__file__).parents[1]
 PAGES = {
     "README.md": 20,
+    "docs/performance.md": 0,
     "docs/quickstart.md": 18,
     "docs/reliability.md": 0,
     "docs/results.md": 0,

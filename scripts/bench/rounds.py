@@ -1,0 +1,147 @@
+"""Tunes the peers, then plays rounds in which every contestant has one turn after the other; all that was run stays on record."""
+
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from llmft.runs.provenance import fingerprint, hash_file
+from scripts.bench import measured
+from scripts.bench.contest import Contest, Expected, other_start, summed_up, wrong
+from scripts.bench.measured import Measured
+from scripts.bench.page import Played
+from scripts.bench.works import Contestant, Kind, Tuning, Work
+
+TUNING = -1
+"""The round of the runs that choose a peer's setting."""
+TOO_LONG = 3
+"""A setting that takes so many times the fastest one's time cannot become the fastest, whatever else the machine does."""
+
+
+class Unusable(Exception):
+    """A run failed, or did other work than it was given."""
+
+
+def say(text: str) -> None:
+    """Tell the operator."""
+    print(text, file=sys.stderr, flush=True)
+
+
+@dataclass
+class Rounds:
+    """A benchmark in progress.
+
+    versions: what the figures depend on beside the work; ours: a hash of llmft's own sources; busy: the part of the machine
+    that others may take before a run is repeated, `tries` times in all.
+    """
+
+    contest: Contest
+    record: Path
+    versions: Mapping[str, Any]
+    ours: str
+    busy: float
+    tries: int
+
+    def state(self, work: Work, tuning: bool) -> str:
+        """Return a hash of all that figures of a work depend on; those of rounds also on llmft, beside which the others ran."""
+        rows = hash_file(self.contest.folder / f"{work.name}.steps.json")
+        parts = {"versions": self.versions, "rows": rows, "lr": work.lr, "lora": work.lora, "settings": work.settings}
+        return fingerprint(**parts, **({} if tuning else {"llmft": self.ours}))
+
+    def on_record(self, work: Work, contestant: Contestant, tuning: bool) -> list[Measured]:
+        """Return the runs that this command would repeat: those that choose a setting, or the turns."""
+        wanted = (work.name, contestant.name, self.state(work, tuning))
+        found = [run for run in measured.read(self.record) if (run.work, run.contestant, run.state) == wanted]
+        return [run for run in found if (run.round == TUNING) is tuning]
+
+    def played(self, work: Work, rounds: int) -> list[Played]:
+        """Return all that is on record of a work."""
+        return [
+            Played(
+                each,
+                [run for run in self.on_record(work, each, tuning=False) if run.round < rounds],
+                self.on_record(work, each, tuning=True),
+            )
+            for each in work.contestants
+        ]
+
+    def turn(
+        self,
+        work: Work,
+        contestant: Contestant,
+        tuning: Tuning | None,
+        ceilings: Mapping[str, float],
+        limit: float = float("inf"),
+    ) -> Measured:
+        """Let a contestant do the work, again while others keep the machine busy, and return the quietest run.
+
+        Raises Unusable where a run failed, took more than `limit` seconds, or did other work.
+        """
+        expected = Expected.of(work, self.contest.folder)
+        runs: list[Measured] = []
+        while len(runs) < self.tries and not any(run.foreign_share <= self.busy for run in runs):
+            watched = self.contest.run(work, contestant, tuning, limit)
+            if watched.exit:
+                raise Unusable(
+                    "killed: it takes too long, or too much memory"
+                    if watched.exit == -signal.SIGKILL
+                    else f"exit {watched.exit}"
+                )
+            if problems := wrong(work, expected, tuning, watched.lines):
+                raise Unusable(f"other work: {'; '.join(problems)}")
+            dtype = tuning.dtype if tuning else self.contest.dtype
+            run = summed_up(work, contestant, tuning, watched, expected, ceilings["fp32" if dtype == "fp32" else "bf16"])
+            say(
+                f"{work.name}, {contestant.name}{f' ({run.tuning})' if run.tuning else ''}: {run.per_second:.2f}/s, first step "
+                f"after {run.startup:.1f} s, {run.peak_bytes >> 20:,} MiB, others {100 * run.foreign_share:.0f} %"
+            )
+            runs.append(run)
+        return min(runs, key=lambda run: run.foreign_share)
+
+    def tuned(self, work: Work, contestant: Contestant, ceilings: Mapping[str, float]) -> Tuning | None:
+        """Return a peer's setting: the fastest of its grid, by a run each. llmft has none.
+
+        The first of the grid has no padding and nothing special: the others' first loss has to be its. Raises Unusable if that
+        one fails.
+        """
+        if len(contestant.grid) <= 1:
+            return contestant.grid[0] if contestant.grid else None
+        known = {run.tuning: run for run in self.on_record(work, contestant, tuning=True)}
+        for tuning in contestant.grid:
+            if tuning.named() in known:
+                continue
+            seen = [run for run in known.values() if run.failed is None]
+            limit = TOO_LONG * min((run.startup + run.seconds for run in seen), default=float("inf"))
+            try:
+                run = self.turn(work, contestant, tuning, ceilings, limit)
+                if seen and (problem := other_start(run.losses, known[contestant.grid[0].named()].losses, tuning)):
+                    raise Unusable(f"other work: {problem}")
+            except Unusable as error:
+                if not seen:
+                    raise
+                say(f"{work.name}, {contestant.name} ({tuning.named()}): {error}")
+                run = replace(seen[0], tuning=tuning.named(), per_second=0.0, failed=str(error))
+            known[run.tuning] = replace(run, round=TUNING, state=self.state(work, tuning=True))
+            measured.append(self.record, known[run.tuning])
+        return max(contestant.grid, key=lambda tuning: known[tuning.named()].per_second)
+
+    def play(self, work: Work, number: int, ceilings: Mapping[str, float]) -> None:
+        """Play a round of a work: a turn for every contestant that has not had it. Raises Unusable where one fails, or does other work."""
+        state, ours = self.state(work, tuning=False), None
+        for contestant in work.contestants:
+            if contestant.needs_bf16 and not self.contest.bf16:
+                continue
+            tuning, known = self.tuned(work, contestant, ceilings), self.on_record(work, contestant, tuning=False)
+            run = next((run for run in known if run.round == number), None)
+            if run is None:
+                if not known and contestant.tool == "llmft" and not work.cold:
+                    self.contest.run(
+                        work, contestant, tuning
+                    )  # its cache is warm from here on, as the peers' is by their tuning
+                run = replace(self.turn(work, contestant, tuning, ceilings), round=number, state=state)
+                measured.append(self.record, run)
+            ours = ours or run
+            if work.kind is not Kind.generation and tuning and (problem := other_start(run.losses, ours.losses, tuning)):
+                raise Unusable(f"{work.name}, {contestant.name}: other work: {problem}")
