@@ -6,6 +6,7 @@ Sizes and SHA-256 of every file, facts that whoever wrote the folder wants to be
 import hashlib
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ def render(files: dict[str, dict[str, Any]], facts: dict[str, Any]) -> bytes:
 
 def read(folder: Path) -> tuple[dict[str, tuple[int, str]], dict[str, Any]]:
     """Size and SHA-256 of each file, and the facts. Raises ValueError if the manifest is not as it was written, or OSError."""
+    if not stat.S_ISREG((folder / MANIFEST).stat().st_mode):
+        raise ValueError("not a file")  # reading a pipe would wait for ever
     data = (folder / MANIFEST).read_bytes()
     try:
         values = json.loads(data)
@@ -83,7 +86,7 @@ def sha256(path: Path) -> str:
 def _forget(path: Path) -> None:
     """Drop the pages of a flushed file from memory; where the system cannot, the next read may come from there."""
     if hasattr(os, "posix_fadvise"):
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would wait for ever; it cannot be advised, an OSError
         try:
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:

@@ -91,6 +91,16 @@ def test_what_is_no_file_is_noticed_and_not_read(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("from_disk", [False, True])
+@pytest.mark.parametrize(
+    "put", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "folder", "device"]
+)
+def test_a_manifest_that_is_no_file_is_not_read(tmp_path, put, from_disk):
+    put(tmp_path / "manifest.json")
+    (problem,) = durable.verify(tmp_path, from_disk)
+    assert problem.startswith(f"{tmp_path}/manifest.json: not readable (")
+
+
 def test_a_manifest_so_deep_that_python_gives_up(tmp_path):
     (tmp_path / "manifest.json").write_text("[" * 200_000)
     (problem,) = durable.verify(tmp_path)
