@@ -12,8 +12,8 @@ from llmft.models.attention import UnsupportedAttention
 from llmft.models.decoding.decoder import Prompts
 from llmft.models.decoding.pair import Pairs
 from llmft.models.family import Family
-from llmft.models.forward import KNOWN_LAYERS
 from llmft.models.load import Pretrained
+from llmft.models.path_check import KNOWN_LAYERS
 
 # Written out although transformers has the same defaults: where a setting is missing, its `generate` takes the model's own.
 NEUTRAL = {
