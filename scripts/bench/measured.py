@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from llmft.runs.journal import Journal
@@ -63,8 +63,9 @@ def spread(values: Iterable[float]) -> Spread:
 
 
 def read(path: Path) -> list[Measured]:
-    """Return all runs on record."""
-    return [Measured(**row) for row in Journal.read(path)] if path.exists() else []
+    """Return all runs on record; those that other versions of these scripts wrote, with other figures, are none."""
+    names = {each.name for each in fields(Measured)}
+    return [Measured(**row) for row in Journal.read(path) if row.keys() == names] if path.exists() else []
 
 
 def append(path: Path, run: Measured) -> None:

@@ -16,12 +16,12 @@ def speed(run: Measured) -> float:
 
 
 def test_record_survives_a_kill(tmp_path: Path):
-    """What was appended is read back; a line that a kill has cut is left out, and the next one is whole."""
+    """What was appended is read back; a line that a kill has cut is left out, and so is one with other figures."""
     path = tmp_path / "out" / "runs.jsonl"
     assert read(path) == []
     append(path, RUN)
     with path.open("a") as file:
-        file.write('{"work": "lo')
+        file.write('{"work": "lora"}\n{"work": "lo')
     assert read(path) == [RUN]
     append(path, replace(RUN, round=1))
     assert read(path) == [RUN, replace(RUN, round=1)]
