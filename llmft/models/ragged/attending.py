@@ -11,7 +11,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from llmft.models.ragged.dropout import keep_, keep_mask, kept
+from llmft.models.ragged.dropout import Mask, draw
 
 # Q and K flat tokens that ask and that are asked, H heads, E head width; L queries and S keys of a document
 
@@ -49,7 +49,7 @@ class Attending:
         return 1 / (1 - self.dropout)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, bias_HLS: Tensor | None) -> tuple[Tensor, list[Tensor]]:
-        """Return what each query reads (Q, HE), and each document's weights (H, L, S) and which of them were kept.
+        """Return what each query reads (Q, HE), and each document's weights (H, L, S) with the mask of what is kept of them.
 
         Queries come scaled. `bias_HLS` is added to scores from its corner on; its first dimension may be 1.
         """
@@ -65,10 +65,9 @@ class Attending:
             weights = torch.softmax(scores, dim=-1)
             saved.append(weights)
             if self.dropout:
-                mask = keep_mask(self.heads * queries.shape[1], keys.shape[1], self.dropout).view(weights.shape)
-                saved.append(mask)
-                torch.mul(weights, mask, out=scores)
-                weights = scores
+                mask = draw(self.heads * queries.shape[1], keys.shape[1], self.dropout)
+                saved += mask
+                weights = torch.mul(weights, mask.ones(weights), out=scores)
             read = torch.bmm(weights, values).transpose(0, 1)
             place = self.heads_first(out[span.first : span.last]).transpose(0, 1)
             torch.mul(read, self.factor, out=place) if self.dropout else place.copy_(read)
@@ -81,13 +80,17 @@ class Attending:
         dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
         if self.dropout:
             gradient = gradient * self.factor
-        each = 2 if self.dropout else 1
+        each = 3 if self.dropout else 1
         for place, span in enumerate(self.spans):
-            weights, mask = saved[each * place], saved[each * place + 1] if self.dropout else None
+            weights, *mask = saved[each * place : each * (place + 1)]
             queries, keys, values = self.parts(span, q, k, v)
             given = self.heads_first(gradient[span.first : span.last])
-            self.put(torch.bmm(kept(weights, mask).transpose(1, 2), given), dv[span.start : span.stop])
-            dweights = keep_(torch.bmm(given, values.transpose(1, 2)), mask)
+            dweights, left = torch.bmm(given, values.transpose(1, 2)), weights
+            if mask:
+                ones = Mask(*mask).ones(weights)
+                dweights *= ones
+                left = ones.mul_(weights)
+            self.put(torch.bmm(left.transpose(1, 2), given), dv[span.start : span.stop])
             dscores = torch._softmax_backward_data(dweights, weights, -1, weights.dtype)
             if dbias_HLS is not None:
                 dbias_HLS[:, : queries.shape[1], : keys.shape[1]] += dscores

@@ -1,7 +1,7 @@
 """The halves of a transformer layer, each one autograd Function: attention and feed-forward, with norm, dropout and residual.
 
 Written out forward and backward, so that little is kept and memory is passed over few times: dropout costs a byte and one pass,
-residuals are added where products stand, activations are computed again.
+residuals are added where products stand.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from llmft.models.ragged.attending import Attending
-from llmft.models.ragged.dropout import keep_, keep_mask, kept
+from llmft.models.ragged.dropout import Mask, draw
 from llmft.models.ragged.norm import Norm, normalise, normalise_backward
 
 # N flat tokens, K flat tokens that are read, D model width, F width of the feed-forward layer, H heads
@@ -52,7 +52,7 @@ class Activation(NamedTuple):
 
 
 ACTIVATIONS = {
-    "relu": Activation(torch.relu_, lambda gradient, out: torch.ops.aten.threshold_backward(gradient, out, 0), by_output=True),
+    "relu": Activation(torch.relu, lambda gradient, out: torch.ops.aten.threshold_backward(gradient, out, 0), by_output=True),
     "gelu": Activation(F.gelu, torch.ops.aten.gelu_backward),
     "gelu_new": Activation(
         lambda x: F.gelu(x, approximate="tanh"),
@@ -80,23 +80,27 @@ class Wrap:
         return x_ND, [mean, inverse]
 
     def close(self, h_ND: Tensor, y_ND: Tensor, norm: Norm) -> tuple[Tensor, list[Tensor | None]]:
-        """Return the half's output of f's, which is written over, and what the backward pass reads: a mask, and the norm's input."""
-        mask = keep_mask(*y_ND.shape, self.dropout) if self.dropout else None
-        sum_ND = torch.add(h_ND, keep_(y_ND, mask), alpha=1 / (1 - self.dropout))
+        """Return the half's output of f's, and what the backward pass reads: a mask, and the norm's input."""
+        mask = draw(*y_ND.shape, self.dropout) if self.dropout else (None, None)
+        if isinstance(mask, Mask):
+            sum_ND = torch.addcmul(h_ND, y_ND, mask.ones(y_ND), value=1 / (1 - self.dropout))
+        else:
+            sum_ND = h_ND + y_ND
         if self.first:
-            return sum_ND, [mask]
+            return sum_ND, [*mask]
         out_ND, mean, inverse = normalise(sum_ND, norm)
-        return out_ND, [mask, sum_ND, mean, inverse]
+        return out_ND, [*mask, sum_ND, mean, inverse]
 
     def close_backward(self, gradient_ND: Tensor, saved: list[Any], norm: Norm) -> tuple[Tensor, Tensor, Gradients]:
         """Return the gradients of h past f, of f's output, and of the norm's weight and bias where it comes last."""
         found: Gradients = ()
         if not self.first:
-            sum_ND, mean, inverse = saved[1:4]
+            sum_ND, mean, inverse = saved[2:5]
             gradient_ND, *rest = normalise_backward(gradient_ND, sum_ND, mean, inverse, norm)
             found = tuple(rest)
-        mask = saved[0]
-        dy_ND = gradient_ND if mask is None else (gradient_ND * mask).mul_(1 / (1 - self.dropout))
+        dy_ND = gradient_ND
+        if self.dropout:
+            dy_ND = Mask(*saved[:2]).ones(gradient_ND).mul_(gradient_ND).mul_(1 / (1 - self.dropout))
         return gradient_ND, dy_ND, found
 
     def open_backward(self, dx_ND: Tensor, dh_ND: Tensor, h_ND: Tensor, saved: list[Any], norm: Norm) -> tuple[Tensor, Gradients]:
@@ -173,47 +177,49 @@ class FeedForwardHalf(Function):
         norm, up, down = Norm(*tensors[:2], wrap.eps), Linear(*tensors[2:4]), Linear(*tensors[6:8])
         x_ND, opened = wrap.open(h_ND, norm)
         up_NF = up.forward(x_ND)
-        gate_NF = None if tensors[4] is None else Linear(*tensors[4:6]).forward(x_ND)
-        inner_NF = activation.forward(up_NF)
-        if gate_NF is not None:
-            inner_NF = inner_NF * gate_NF if activation.by_output else inner_NF.mul_(gate_NF)
-        mask_NF = keep_mask(*inner_NF.shape, dropout) if dropout else None
-        out_ND, closed = wrap.close(h_ND, down.forward(keep_(inner_NF, mask_NF), 1 / (1 - dropout)), norm)
-        ctx.wrap, ctx.activation, ctx.dropout, ctx.opened = wrap, activation, dropout, len(opened)
-        alone = activation.by_output and gate_NF is None  # then the output tells what was dropped, too
-        ctx.alone = alone
+        active_NF = inner_NF = activation.forward(up_NF)
+        gate_NF = None
+        if tensors[4] is not None:
+            gate_NF = Linear(*tensors[4:6]).forward(x_ND)
+            inner_NF = active_NF * gate_NF
+        mask: Any = (None, None)
+        if dropout:
+            mask = draw(*inner_NF.shape, dropout)
+            inner_NF = mask.ones(inner_NF).mul_(inner_NF)
+        out_ND, closed = wrap.close(h_ND, down.forward(inner_NF, 1 / (1 - dropout)), norm)
+        if gate_NF is None:
+            active_NF = None
+            if activation.by_output:  # what was dropped is 0 then, as what is not active
+                up_NF, mask = None, (None, None)
+        ctx.wrap, ctx.activation, ctx.factor, ctx.opened = wrap, activation, 1 / (1 - dropout), len(opened)
         ctx.save_for_backward(
-            h_ND, x_ND if wrap.first else None, inner_NF if alone else up_NF, gate_NF, None if alone else mask_NF, *tensors, *opened, *closed
+            *(h_ND, x_ND if wrap.first else None, up_NF, gate_NF, active_NF, inner_NF, *mask), *tensors, *opened, *closed
         )
         return out_ND
 
     @staticmethod
     def backward(ctx: Any, gradient_ND: Tensor) -> Gradients:
-        wrap, activation, factor = ctx.wrap, ctx.activation, 1 / (1 - ctx.dropout)
-        h_ND, x_ND, up_NF, gate_NF, mask_NF, *rest = ctx.saved_tensors
+        wrap, activation = ctx.wrap, ctx.activation
+        h_ND, x_ND, up_NF, gate_NF, active_NF, inner_NF, drawn, least, *rest = ctx.saved_tensors
         tensors, rest = rest[:8], rest[8:]
         norm, up, down = Norm(*tensors[:2], wrap.eps), Linear(*tensors[2:4]), Linear(*tensors[6:8])
         if x_ND is None:
             x_ND = h_ND
         dh_ND, dy_ND, dnorm = wrap.close_backward(gradient_ND, rest[ctx.opened :], norm)
-        scaled_ND = dy_ND * factor if ctx.dropout else dy_ND
-        dinner_NF = scaled_ND @ down.weight.to(dy_ND.dtype)
-        dgate: Gradients = (None, None)
-        if ctx.alone:
-            inner_NF, dup_NF = up_NF, activation.backward(dinner_NF, up_NF)
-        else:
-            keep_(dinner_NF, mask_NF)
-            active_NF = up_NF if activation.by_output else activation.forward(up_NF)
-            inner_NF = active_NF if gate_NF is None else active_NF * gate_NF
-            if gate_NF is not None:
-                dgate_NF = dinner_NF * active_NF
-                dinner_NF *= gate_NF
-            inner_NF = kept(inner_NF, mask_NF)
-            dup_NF = activation.backward(dinner_NF, up_NF)
+        scaled_ND = dy_ND if ctx.factor == 1 else dy_ND * ctx.factor
         ddown = down.backward(scaled_ND, inner_NF, dy_ND)
+        dinner_NF = scaled_ND @ down.weight.to(dy_ND.dtype)
+        if drawn is not None:
+            dinner_NF *= Mask(drawn, least).ones(dinner_NF)
+        dgate_NF = None
+        if gate_NF is not None:
+            dgate_NF = dinner_NF * active_NF
+            dinner_NF *= gate_NF
+        dup_NF = activation.backward(dinner_NF, inner_NF if up_NF is None else up_NF)
         weight = up.weight.to(dup_NF.dtype)
         dx_ND = dup_NF @ weight if wrap.first else torch.addmm(dh_ND, dup_NF, weight)
-        if gate_NF is not None:
+        dgate: Gradients = (None, None)
+        if dgate_NF is not None:
             gate = Linear(*tensors[4:6])
             dgate = gate.backward(dgate_NF, x_ND)
             dx_ND.addmm_(dgate_NF, gate.weight.to(dgate_NF.dtype))

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from llmft.data.batch import Batch, Stream
-from llmft.models.ragged.dropout import keep_mask
+from llmft.models.ragged.dropout import dropped
 from llmft.models.ragged.layers import Layer, Unknown, bart_layers, checkpointed, run, t5_layers
 
 # N flat tokens of sources, M of answers, D model width, H heads, T tokens of the longest document
@@ -22,11 +22,6 @@ class Kind:
     layers: Callable[[Any], list[Layer]]
     enter: Callable[[Any, Tensor, Stream], Tensor]
     leave: Callable[[Any, Tensor], Tensor]
-
-
-def dropped(h_ND: Tensor, rate: float, training: bool) -> Tensor:
-    """Dropout as the layers have it."""
-    return h_ND * keep_mask(*h_ND.shape, rate) * (1 / (1 - rate)) if training and rate else h_ND
 
 
 def enter_t5(stack: Any, embedded_ND: Tensor, stream: Stream) -> Tensor:
