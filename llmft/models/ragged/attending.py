@@ -30,8 +30,7 @@ def spans_of(queries: Sequence[int], keys: Sequence[int]) -> tuple[Span, ...]:
     """Return the rows of documents with so many queries and keys each."""
     ends = zip(accumulate(queries), accumulate(keys), strict=True)
     return tuple(
-        Span(last - count, last, stop - asked, stop)
-        for count, asked, (last, stop) in zip(queries, keys, ends, strict=True)
+        Span(last - count, last, stop - asked, stop) for count, asked, (last, stop) in zip(queries, keys, ends, strict=True)
     )
 
 
@@ -65,7 +64,7 @@ class Attending:
             weights = torch.softmax(scores, dim=-1)
             saved.append(weights)
             if self.dropout:
-                mask = draw(self.heads * queries.shape[1], keys.shape[1], self.dropout)
+                mask = draw((self.heads * queries.shape[1], keys.shape[1]), self.dropout)
                 saved += mask
                 weights = torch.mul(weights, mask.ones(weights), out=scores)
             read = torch.bmm(weights, values).transpose(0, 1)

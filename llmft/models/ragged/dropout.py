@@ -1,5 +1,6 @@
 """Dropout's masks on a processor, from one random byte a number: torch's own takes longer there than the product before it."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -25,13 +26,14 @@ class Mask(NamedTuple):
         return torch.ge(self.drawn_NC, self.least_N1, out=found).view(like.shape)
 
 
-def draw(rows: int, columns: int, rate: float) -> Mask:
+def draw(shape: Sequence[int], rate: float) -> Mask:
     """Draw a mask that drops each number with probability `rate` (Srivastava et al. 2014), from torch's generator for the CPU.
 
     A rate lies between two of a byte's steps: every row draws which of them is its own, so that each number is dropped with the
     very rate.
     """
     assert 0 < rate < 1, f"rate={rate}"
+    rows, columns = shape
     count = rows * columns
     drawn = torch.empty(-(-count // 8), dtype=torch.int64).random_(-(2**63), None).view(torch.uint8)[:count]
     below = int(rate * STEPS)
@@ -43,4 +45,4 @@ def dropped(x_NC: Tensor, rate: float, training: bool) -> Tensor:
     """Dropout of x for autograd: a mask of its own each time."""
     if not (training and rate):
         return x_NC
-    return x_NC * draw(*x_NC.shape, rate).ones(x_NC).mul_(1 / (1 - rate))
+    return x_NC * draw(x_NC.shape, rate).ones(x_NC).mul_(1 / (1 - rate))

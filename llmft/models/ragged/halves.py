@@ -81,7 +81,7 @@ class Wrap:
 
     def close(self, h_ND: Tensor, y_ND: Tensor, norm: Norm) -> tuple[Tensor, list[Tensor | None]]:
         """Return the half's output of f's, and what the backward pass reads: a mask, and the norm's input."""
-        mask = draw(*y_ND.shape, self.dropout) if self.dropout else (None, None)
+        mask = draw(y_ND.shape, self.dropout) if self.dropout else (None, None)
         if isinstance(mask, Mask):
             sum_ND = torch.addcmul(h_ND, y_ND, mask.ones(y_ND), value=1 / (1 - self.dropout))
         else:
@@ -103,7 +103,9 @@ class Wrap:
             dy_ND = Mask(*saved[:2]).ones(gradient_ND).mul_(gradient_ND).mul_(1 / (1 - self.dropout))
         return gradient_ND, dy_ND, found
 
-    def open_backward(self, dx_ND: Tensor, dh_ND: Tensor, h_ND: Tensor, saved: list[Any], norm: Norm) -> tuple[Tensor, Gradients]:
+    def open_backward(
+        self, dx_ND: Tensor, dh_ND: Tensor, h_ND: Tensor, saved: list[Any], norm: Norm
+    ) -> tuple[Tensor, Gradients]:
         """Return the gradients of h, of what f reads (written over) and of h past f, and those of a norm that comes first."""
         if not self.first:
             return dx_ND, ()
@@ -119,9 +121,16 @@ class AttentionHalf(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, wrap: Wrap, attending: Attending, scale: float, h_ND: Tensor, memory_KD: Tensor | None, bias_HLS: Tensor | None, *tensors: Any
+        ctx: Any,
+        wrap: Wrap,
+        attending: Attending,
+        scale: float,
+        h_ND: Tensor,
+        memory_KD: Tensor | None,
+        bias_HLS: Tensor | None,
+        *tensors: Any,
     ) -> Tensor:
-        norm, q, k, v, o = Norm(*tensors[:2], wrap.eps), *(Linear(*tensors[at : at + 2]) for at in (2, 4, 6, 8))
+        norm, q, k, v, o = Norm(tensors[0], tensors[1], wrap.eps), *(Linear(*tensors[at : at + 2]) for at in (2, 4, 6, 8))
         x_ND, opened = wrap.open(h_ND, norm)
         read_KD = x_ND if memory_KD is None else memory_KD
         asked, keys, values = q.forward(x_ND), k.forward(read_KD), v.forward(read_KD)
@@ -131,7 +140,18 @@ class AttentionHalf(Function):
         found_ND, closed = wrap.close(h_ND, o.forward(out), norm)
         ctx.wrap, ctx.attending, ctx.scale, ctx.counts = wrap, attending, scale, (len(opened), len(closed))
         ctx.save_for_backward(
-            h_ND, memory_KD, bias_HLS, x_ND if wrap.first else None, asked, keys, values, out, *tensors, *opened, *closed, *weights
+            h_ND,
+            memory_KD,
+            bias_HLS,
+            x_ND if wrap.first else None,
+            asked,
+            keys,
+            values,
+            out,
+            *tensors,
+            *opened,
+            *closed,
+            *weights,
         )
         return found_ND
 
@@ -140,7 +160,7 @@ class AttentionHalf(Function):
         wrap, attending = ctx.wrap, ctx.attending
         h_ND, memory_KD, bias_HLS, x_ND, asked, keys, values, out, *rest = ctx.saved_tensors
         tensors, rest = rest[:10], rest[10:]
-        norm, q, k, v, o = Norm(*tensors[:2], wrap.eps), *(Linear(*tensors[at : at + 2]) for at in (2, 4, 6, 8))
+        norm, q, k, v, o = Norm(tensors[0], tensors[1], wrap.eps), *(Linear(*tensors[at : at + 2]) for at in (2, 4, 6, 8))
         opened, closed, weights = rest[: ctx.counts[0]], rest[ctx.counts[0] : sum(ctx.counts)], rest[sum(ctx.counts) :]
         if x_ND is None:
             x_ND = h_ND
@@ -148,9 +168,7 @@ class AttentionHalf(Function):
         dh_ND, dy_ND, dnorm = wrap.close_backward(gradient_ND, closed, norm)
         do = o.backward(dy_ND, out)
         dbias_HLS = torch.zeros_like(bias_HLS) if bias_HLS is not None and ctx.needs_input_grad[5] else None
-        dasked, dkeys, dvalues = attending.backward(
-            dy_ND @ o.weight.to(dy_ND.dtype), asked, keys, values, weights, dbias_HLS
-        )
+        dasked, dkeys, dvalues = attending.backward(dy_ND @ o.weight.to(dy_ND.dtype), asked, keys, values, weights, dbias_HLS)
         if ctx.scale != 1:
             dasked *= ctx.scale
         dq, dk, dv = q.backward(dasked, x_ND), k.backward(dkeys, read_KD), v.backward(dvalues, read_KD)
@@ -174,27 +192,27 @@ class FeedForwardHalf(Function):
 
     @staticmethod
     def forward(ctx: Any, wrap: Wrap, activation: Activation, dropout: float, h_ND: Tensor, *tensors: Any) -> Tensor:
-        norm, up, down = Norm(*tensors[:2], wrap.eps), Linear(*tensors[2:4]), Linear(*tensors[6:8])
+        norm, up, down = Norm(tensors[0], tensors[1], wrap.eps), Linear(*tensors[2:4]), Linear(*tensors[6:8])
         x_ND, opened = wrap.open(h_ND, norm)
         up_NF = up.forward(x_ND)
-        active_NF = inner_NF = activation.forward(up_NF)
-        gate_NF = None
+        active_NF = activation.forward(up_NF)
+        inner_NF, gate_NF = active_NF, None
         if tensors[4] is not None:
             gate_NF = Linear(*tensors[4:6]).forward(x_ND)
             inner_NF = active_NF * gate_NF
         mask: Any = (None, None)
         if dropout:
-            mask = draw(*inner_NF.shape, dropout)
+            mask = draw(inner_NF.shape, dropout)
             inner_NF = mask.ones(inner_NF).mul_(inner_NF)
         out_ND, closed = wrap.close(h_ND, down.forward(inner_NF, 1 / (1 - dropout)), norm)
-        if gate_NF is None:
-            active_NF = None
-            if activation.by_output:  # what was dropped is 0 then, as what is not active
-                up_NF, mask = None, (None, None)
         ctx.wrap, ctx.activation, ctx.factor, ctx.opened = wrap, activation, 1 / (1 - dropout), len(opened)
-        ctx.save_for_backward(
-            *(h_ND, x_ND if wrap.first else None, up_NF, gate_NF, active_NF, inner_NF, *mask), *tensors, *opened, *closed
-        )
+        read = h_ND, x_ND if wrap.first else None
+        if gate_NF is not None:
+            ctx.save_for_backward(*read, up_NF, gate_NF, active_NF, inner_NF, *mask, *tensors, *opened, *closed)
+        elif activation.by_output:  # what was dropped is 0 then, as what is not active
+            ctx.save_for_backward(*read, None, None, None, inner_NF, None, None, *tensors, *opened, *closed)
+        else:
+            ctx.save_for_backward(*read, up_NF, None, None, inner_NF, *mask, *tensors, *opened, *closed)
         return out_ND
 
     @staticmethod
@@ -202,7 +220,7 @@ class FeedForwardHalf(Function):
         wrap, activation = ctx.wrap, ctx.activation
         h_ND, x_ND, up_NF, gate_NF, active_NF, inner_NF, drawn, least, *rest = ctx.saved_tensors
         tensors, rest = rest[:8], rest[8:]
-        norm, up, down = Norm(*tensors[:2], wrap.eps), Linear(*tensors[2:4]), Linear(*tensors[6:8])
+        norm, up, down = Norm(tensors[0], tensors[1], wrap.eps), Linear(*tensors[2:4]), Linear(*tensors[6:8])
         if x_ND is None:
             x_ND = h_ND
         dh_ND, dy_ND, dnorm = wrap.close_backward(gradient_ND, rest[ctx.opened :], norm)

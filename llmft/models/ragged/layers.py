@@ -60,7 +60,7 @@ def weights_of(*modules: nn.Module | None) -> tuple[Tensor | None, ...]:
     found: list[Tensor | None] = []
     for module in modules:
         if module is not None and type(module) is not nn.Linear:
-            raise Unknown(f"a layer is a {type(module).__name__}")
+            raise Unknown(f"a layer is a {type(module).__module__}.{type(module).__name__}")
         found += (None, None) if module is None else (module.weight, module.bias)
     return tuple(found)
 
@@ -168,12 +168,10 @@ def run(
             if part is not None:
                 wrap = Wrap(layer.norm_first, part.norm.eps, dropout)
                 attending = Attending(spans, part.heads, part.dropout if training else 0.0)
-                h_ND = AttentionHalf.apply(  # type: ignore[no-untyped-call]
-                    wrap, attending, part.scale, h_ND, memory, bias, *part.norm[:2], *part.tensors
-                )
+                h_ND = AttentionHalf.apply(wrap, attending, part.scale, h_ND, memory, bias, *part.norm[:2], *part.tensors)
         feeding = layer.feed_forward
         wrap = Wrap(layer.norm_first, feeding.norm.eps, dropout)
-        h_ND = FeedForwardHalf.apply(  # type: ignore[no-untyped-call]
+        h_ND = FeedForwardHalf.apply(
             wrap, feeding.activation, feeding.dropout if training else 0.0, h_ND, *feeding.norm[:2], *feeding.tensors
         )
     return h_ND

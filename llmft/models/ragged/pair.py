@@ -9,6 +9,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from llmft.data.batch import Batch, Stream
+from llmft.models.loss import token_loss
+from llmft.models.padded import vocabulary_head
 from llmft.models.ragged.dropout import dropped
 from llmft.models.ragged.layers import Layer, Unknown, bart_layers, checkpointed, run, t5_layers
 
@@ -31,7 +33,7 @@ def enter_t5(stack: Any, embedded_ND: Tensor, stream: Stream) -> Tensor:
 
 def leave_t5(stack: Any, h_ND: Tensor) -> Tensor:
     """A norm and dropout stand behind T5's layers."""
-    return dropped(stack.final_layer_norm(h_ND), stack.config.dropout_rate, stack.training)
+    return dropped(stack.final_layer_norm(h_ND).to(h_ND.dtype), stack.config.dropout_rate, stack.training)
 
 
 def enter_bart(stack: Any, embedded_ND: Tensor, stream: Stream) -> Tensor:
@@ -75,6 +77,11 @@ def reason_against(model: PreTrainedModel) -> str | None:
     except Unknown as reason:
         return str(reason)
     return None
+
+
+def flat_pair_loss(model: PreTrainedModel, batch: Batch, dtype: torch.dtype) -> Tensor:
+    """Cross-entropy of an encoder-decoder, summed in float32 over the target tokens that carry loss."""
+    return token_loss(pair_states(model, batch, dtype), vocabulary_head(model), batch.targets_M)
 
 
 def pair_states(model: PreTrainedModel, batch: Batch, dtype: torch.dtype) -> Tensor:
