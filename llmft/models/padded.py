@@ -44,10 +44,10 @@ def pair_loss(model: PreTrainedModel, batch: Batch) -> Tensor:
 
 
 def vocabulary_head(model: PreTrainedModel) -> Callable[[Tensor], Tensor]:
-    """Return what makes logits of hidden states: the output embedding, and BART's and Marian's bias."""
+    """Return what makes logits of hidden states: the output embedding, and BART's and Marian's bias where it is not 0 as it was made."""
     head = model.get_output_embeddings()
     bias = getattr(model, "final_logits_bias", None)
-    return head if bias is None else lambda hidden_MD: head(hidden_MD) + bias
+    return head if bias is None or not bias.any() else lambda hidden_MD: head(hidden_MD) + bias
 
 
 def logits_of_rows(model: PreTrainedModel, inputs: dict[str, Any], rows_M: Tensor) -> Tensor:

@@ -11,21 +11,20 @@ from torch import Tensor
 
 from llmft.config.schema import Generation, LabelKind
 from llmft.data.ahead import Ahead
-from llmft.data.batch import cut_padded
 from llmft.data.encode import Encoded
 from llmft.data.example import LabelExample, LabelPrediction
 from llmft.data.prompt import filled
 from llmft.data.shorten import may_fit, must_be_counted, shorten
 from llmft.errors import ModelError
-from llmft.hardware.precision import autocast
 from llmft.models.family import Family
 from llmft.models.head import Head
 from llmft.models.load import Pretrained
 from llmft.models.padded import label_logits, pad
 from llmft.models.path_check import PathCheck
+from llmft.models.ragged.encoder import encoding, reason_against
 from llmft.tasks.label import Label
 from llmft.tasks.learn.reading import reading
-from llmft.tasks.learn.together import check_together, summed
+from llmft.tasks.learn.together import Form, check_together, cut_for, summed
 
 # B texts of a batch, C classes (1 for a number)
 
@@ -38,7 +37,6 @@ class LabelHead:
     """
 
     head = Head.label
-    cut = staticmethod(cut_padded)
     unit = "texts"
 
     def __init__(self, formulation: Label, pretrained: Pretrained, generation: Generation, precision: torch.dtype):
@@ -46,7 +44,7 @@ class LabelHead:
         self.pretrained = pretrained
         self.generation = generation
         self.precision = precision
-        self.fast = False
+        self.form = Form.alone
         self.kind = formulation.task.label_kind
         config, tokenizer = pretrained.model.config, pretrained.tokenizer
         if not formulation.labels and self.kind is not LabelKind.value:
@@ -154,13 +152,17 @@ class LabelHead:
         """Return the prompts, the classes and the limits."""
         return self.settings() | {"context": self.pretrained.context}
 
+    def cut(self, documents: Sequence[Encoded], micro_tokens: int) -> list[list[Encoded]]:
+        """Cut a step's documents into micro-batches of documents of like length."""
+        return cut_for(self.form, documents, micro_tokens)
+
     def loss(self, documents: Sequence[Encoded]) -> Tensor:
         """Cross-entropy, binary cross-entropy (mean over classes) or squared error of each text, summed over texts."""
-        return summed(self.loss_together, documents, self.fast)
+        return summed(self.loss_together, documents, self.form)
 
-    def loss_together(self, documents: Sequence[Encoded]) -> Tensor:
-        """The same in one padded batch, masked by length."""
-        logits_BC = self.logits(documents)
+    def loss_together(self, documents: Sequence[Encoded], form: Form) -> Tensor:
+        """The same in one batch."""
+        logits_BC = self.logits(documents, form)
         device = logits_BC.device
         if self.kind is LabelKind.value:
             values_B = torch.tensor([document.labels[0] for document in documents], device=device)
@@ -173,17 +175,18 @@ class LabelHead:
             wanted_BC[row, chosen] = 1.0
         return F.binary_cross_entropy_with_logits(logits_BC, wanted_BC, reduction="none").mean(1).sum()
 
-    def logits(self, documents: Sequence[Encoded]) -> Tensor:
+    def logits(self, documents: Sequence[Encoded], form: Form) -> Tensor:
         """Return the head's scores (B, C) in float32."""
         model = self.pretrained.model
         inputs = pad(documents, model.config.pad_token_id or 0, model.device, model)
-        with autocast(model.device, self.precision):
+        with encoding(model, inputs, self.precision, flat=form is Form.flat):
             return label_logits(model, self.pretrained.family, inputs).float()
 
     def check_fast_path(self, documents: Sequence[Encoded]) -> PathCheck:
-        """Compare padded batches with one document at a time, and take them from now on if they agree."""
-        found = check_together(self.loss_together, documents, self.pretrained, self.precision)
-        self.fast = found.fast
+        """Compare documents that share a batch with one at a time, and take the fastest form that agrees from now on."""
+        found, self.form = check_together(
+            self.loss_together, documents, self.pretrained, self.precision, reason_against(self.pretrained.model)
+        )
         return found
 
     def predict(self, examples: Sequence[LabelExample]) -> Iterator[tuple[int, LabelPrediction]]:
@@ -193,7 +196,7 @@ class LabelHead:
         size = self.generation.batch_size
         for places in (order[start : start + size] for start in range(0, len(order), size)):
             with reading(self.pretrained, self.precision):
-                logits_BC = self.logits([documents[place] for place in places]).cpu()
+                logits_BC = self.logits([documents[place] for place in places], Form.padded).cpu()
             yield from ((place, self.chosen(examples[place].id, row)) for place, row in zip(places, logits_BC, strict=True))
 
     def chosen(self, id: str, logits_C: Tensor) -> LabelPrediction:

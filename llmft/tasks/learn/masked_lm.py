@@ -9,18 +9,17 @@ from torch import Tensor
 
 from llmft.config.schema import Generation
 from llmft.data.ahead import Ahead
-from llmft.data.batch import cut_padded
 from llmft.data.encode import Encoded
 from llmft.data.example import DocumentExample, DocumentPrediction
 from llmft.errors import ConfigError, ModelError
-from llmft.hardware.precision import autocast
 from llmft.models.head import Head
 from llmft.models.load import Pretrained
 from llmft.models.padded import masked_loss, pad
 from llmft.models.path_check import PathCheck
+from llmft.models.ragged.encoder import encoding, reason_against
 from llmft.tasks.language_model import LanguageModel
 from llmft.tasks.learn.reading import reading
-from llmft.tasks.learn.together import check_together, summed
+from llmft.tasks.learn.together import Form, check_together, cut_for, summed
 from llmft.tasks.learn.windows import cut_windows
 
 HIDDEN = 0.15
@@ -38,7 +37,6 @@ class MaskedLM:
     """
 
     head = Head.masked
-    cut = staticmethod(cut_padded)
     unit = "tokens"
 
     def __init__(self, formulation: LanguageModel, pretrained: Pretrained, generation: Generation, precision: torch.dtype):
@@ -46,7 +44,7 @@ class MaskedLM:
         self.pretrained = pretrained
         self.generation = generation
         self.precision = precision
-        self.fast = False
+        self.form = Form.alone
         task, tokenizer = formulation.task, pretrained.tokenizer
         if tokenizer.mask_token_id is None:
             raise ModelError(
@@ -99,18 +97,22 @@ class MaskedLM:
         """Return the window's length and the share of hidden tokens."""
         return {"window": self.window, "hidden": HIDDEN}
 
+    def cut(self, documents: Sequence[Encoded], micro_tokens: int) -> list[list[Encoded]]:
+        """Cut a step's documents into micro-batches of documents of like length."""
+        return cut_for(self.form, documents, micro_tokens)
+
     def loss(self, documents: Sequence[Encoded]) -> Tensor:
         """Negative log-likelihood of hidden tokens, summed; others are hidden each time."""
-        return summed(self.loss_together, documents, self.fast)
+        return summed(self.loss_together, documents, self.form)
 
-    def loss_together(self, documents: Sequence[Encoded]) -> Tensor:
-        """The same in one padded batch, masked by length.
+    def loss_together(self, documents: Sequence[Encoded], form: Form) -> Tensor:
+        """The same in one batch.
 
         What is hidden is drawn from torch's generator for the CPU, whose state checkpoints hold and validation sets.
         """
         hidden = [self.hide(document) for document in documents]
         changed = [ids for ids, _ in hidden]
-        return self.loss_of(documents, changed, [places for _, places in hidden])
+        return self.loss_of(documents, changed, [places for _, places in hidden], form)
 
     def hide(self, document: Encoded) -> tuple[np.ndarray, np.ndarray]:
         """Return a window with some tokens hidden, and their places."""
@@ -123,7 +125,9 @@ class MaskedLM:
         ids[places] = np.where(lot < MASKED, tokenizer.mask_token_id, np.where(lot < REPLACED, random, ids[places]))
         return ids, places
 
-    def loss_of(self, documents: Sequence[Encoded], changed: Sequence[np.ndarray], places: Sequence[np.ndarray]) -> Tensor:
+    def loss_of(
+        self, documents: Sequence[Encoded], changed: Sequence[np.ndarray], places: Sequence[np.ndarray], form: Form
+    ) -> Tensor:
         """Negative log-likelihood of the documents' own tokens at `places`, where the model reads `changed` instead of them."""
         model = self.pretrained.model
         read = [
@@ -134,7 +138,7 @@ class MaskedLM:
         width = inputs["input_ids"].shape[1]
         positions = np.concatenate([row * width + found for row, found in enumerate(places)])
         targets = np.concatenate([each.ids[found] for each, found in zip(documents, places, strict=True)])
-        with autocast(model.device, self.precision):
+        with encoding(model, inputs, self.precision, flat=form is Form.flat):
             return masked_loss(
                 model,
                 inputs,
@@ -143,9 +147,10 @@ class MaskedLM:
             )
 
     def check_fast_path(self, documents: Sequence[Encoded]) -> PathCheck:
-        """Compare padded batches with one document at a time, and take them from now on if they agree."""
-        found = check_together(self.loss_together, documents, self.pretrained, self.precision)
-        self.fast = found.fast
+        """Compare documents that share a batch with one at a time, and take the fastest form that agrees from now on."""
+        found, self.form = check_together(
+            self.loss_together, documents, self.pretrained, self.precision, reason_against(self.pretrained.model)
+        )
         return found
 
     def predict(self, examples: Sequence[DocumentExample]) -> Iterator[tuple[int, DocumentPrediction]]:
@@ -172,7 +177,7 @@ class MaskedLM:
             for ids, [place] in zip(changed, places, strict=True):
                 ids[place] = self.pretrained.tokenizer.mask_token_id
             with reading(self.pretrained, self.precision):
-                nll += self.loss_of([document] * len(places), changed, places).item()
+                nll += self.loss_of([document] * len(places), changed, places, Form.padded).item()
         return nll
 
     def completed(self, example: DocumentExample, ids: np.ndarray) -> str:

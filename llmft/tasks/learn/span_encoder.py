@@ -11,18 +11,17 @@ from torch.nn.functional import cross_entropy
 from transformers import GenerationConfig
 
 from llmft.config.schema import Generation
-from llmft.data.batch import cut_padded
 from llmft.data.encode import Encoded
 from llmft.data.example import SpanExample, SpanPrediction
-from llmft.hardware.precision import autocast
 from llmft.models.load import Head, Pretrained
 from llmft.models.padded import pad, span_logits
 from llmft.models.path_check import PathCheck
+from llmft.models.ragged.encoder import encoding, reason_against
 from llmft.runs import signals
 from llmft.tasks.learn.reading import reading
 from llmft.tasks.learn.span_search import Scored, choose_answer
 from llmft.tasks.learn.span_windows import Window, Windower
-from llmft.tasks.learn.together import check_together, summed
+from llmft.tasks.learn.together import Form, check_together, cut_for, summed
 from llmft.tasks.span import Span
 
 # B windows of a batch, T tokens of the longest
@@ -32,7 +31,6 @@ class SpanEncoder:
     """An encoder that learns where in a context the answer to a question stands."""
 
     head = Head.span
-    cut = staticmethod(cut_padded)
     unit = "windows"
 
     def __init__(self, formulation: Span, pretrained: Pretrained, generation: Generation, precision: torch.dtype):
@@ -40,7 +38,7 @@ class SpanEncoder:
         self.pretrained = pretrained
         self.generation = generation
         self.precision = precision
-        self.fast = False
+        self.form = Form.alone
         task = formulation.task
         limits = [limit for limit in (task.max_source_tokens, pretrained.context) if limit is not None]
         self.windower = Windower(pretrained.tokenizer, min(limits, default=None), task.overlap, task.truncation)
@@ -65,28 +63,33 @@ class SpanEncoder:
         """Return the windows' length and what happens to a question that is too long."""
         return {"window": self.windower.length, "truncation": self.formulation.task.truncation.value}
 
+    def cut(self, documents: Sequence[Encoded], micro_tokens: int) -> list[list[Encoded]]:
+        """Cut a step's documents into micro-batches of documents of like length."""
+        return cut_for(self.form, documents, micro_tokens)
+
     def loss(self, documents: Sequence[Encoded]) -> Tensor:
         """Mean of the cross-entropies of start and end, summed over windows."""
-        return summed(self.loss_together, documents, self.fast)
+        return summed(self.loss_together, documents, self.form)
 
-    def loss_together(self, documents: Sequence[Encoded]) -> Tensor:
-        """The same in one padded batch, masked by length."""
-        start_BT, end_BT, mask_BT = self.logits(documents)
+    def loss_together(self, documents: Sequence[Encoded], form: Form) -> Tensor:
+        """The same in one batch."""
+        start_BT, end_BT, mask_BT = self.logits(documents, form)
         labels_B2 = torch.tensor([[int(place) for place in each.labels] for each in documents], device=mask_BT.device)
         return span_loss(start_BT, end_BT, mask_BT, labels_B2)
 
-    def logits(self, documents: Sequence[Encoded]) -> tuple[Tensor, Tensor, Tensor]:
+    def logits(self, documents: Sequence[Encoded], form: Form) -> tuple[Tensor, Tensor, Tensor]:
         """Return the scores of starts and of ends, and the mask of what is no padding."""
         model = self.pretrained.model
         inputs = pad(documents, self.pretrained.tokenizer.pad_token_id or 0, model.device, model)
-        with autocast(model.device, self.precision):
+        with encoding(model, inputs, self.precision, flat=form is Form.flat):
             start_BT, end_BT = span_logits(model, inputs)
         return start_BT.float(), end_BT.float(), inputs["attention_mask"].bool()
 
     def check_fast_path(self, documents: Sequence[Encoded]) -> PathCheck:
-        """Compare padded batches with one document at a time, and take them from now on if they agree."""
-        found = check_together(self.loss_together, documents, self.pretrained, self.precision)
-        self.fast = found.fast
+        """Compare documents that share a batch with one at a time, and take the fastest form that agrees from now on."""
+        found, self.form = check_together(
+            self.loss_together, documents, self.pretrained, self.precision, reason_against(self.pretrained.model)
+        )
         return found
 
     def predict(self, examples: Sequence[SpanExample]) -> Iterator[tuple[int, SpanPrediction]]:
@@ -110,7 +113,7 @@ class SpanEncoder:
     def score(self, documents: Sequence[Encoded]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Score each token of a batch as an answer's first and as its last, in float64."""
         with reading(self.pretrained, self.precision):
-            start_BT, end_BT, _ = self.logits(documents)
+            start_BT, end_BT, _ = self.logits(documents, Form.padded)
         starts, ends = start_BT.double().cpu().numpy(), end_BT.double().cpu().numpy()
         return [(starts[row, : len(each)], ends[row, : len(each)]) for row, each in enumerate(documents)]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from llmft.config.schema import Generation
-from llmft.data.batch import Batch, collate_pair, cut_padded
+from llmft.data.batch import Batch, collate_pair
 from llmft.data.encode import Encoded
 from llmft.data.encoder_prompt import EncoderPrompt
 from llmft.data.example import TextExample, TextPrediction
@@ -22,8 +22,9 @@ from llmft.models.languages import set_languages
 from llmft.models.load import Pretrained
 from llmft.models.padded import pair_loss
 from llmft.models.path_check import PathCheck
+from llmft.models.ragged.pair import flat_pair_loss, reason_against
 from llmft.tasks.learn.source import fit_source, texts_ahead
-from llmft.tasks.learn.together import check_together, summed
+from llmft.tasks.learn.together import Form, check_together, cut_for, summed
 from llmft.tasks.text_to_text import TextToText
 
 
@@ -31,7 +32,6 @@ class TextEncoderDecoder:
     """An encoder-decoder that learns to write one text after reading another."""
 
     head = Head.text
-    cut = staticmethod(cut_padded)
     unit = "tokens"
 
     def __init__(self, formulation: TextToText, pretrained: Pretrained, generation: Generation, precision: torch.dtype):
@@ -39,7 +39,7 @@ class TextEncoderDecoder:
         self.pretrained = pretrained
         self.generation = generation
         self.precision = precision
-        self.fast = False
+        self.form = Form.alone
         task = formulation.task
         self.forced_bos = set_languages(pretrained.tokenizer, pretrained.model, task.source_language, task.target_language)
         self.prompt = EncoderPrompt(task, pretrained.tokenizer, pretrained.model.config)
@@ -90,19 +90,26 @@ class TextEncoderDecoder:
         model = self.pretrained.model
         return collate_pair(documents, model.config.decoder_start_token_id).to(model.device)
 
+    def cut(self, documents: Sequence[Encoded], micro_tokens: int) -> list[list[Encoded]]:
+        """Cut a step's documents into micro-batches of documents of like length."""
+        return cut_for(self.form, documents, micro_tokens)
+
     def loss(self, documents: Sequence[Encoded]) -> Tensor:
         """Negative log-likelihood of the targets, summed over tokens."""
-        return summed(self.loss_together, documents, self.fast)
+        return summed(self.loss_together, documents, self.form)
 
-    def loss_together(self, documents: Sequence[Encoded]) -> Tensor:
-        """The same in one padded batch, masked by length."""
+    def loss_together(self, documents: Sequence[Encoded], form: Form) -> Tensor:
+        """The same in one batch."""
+        if form is Form.flat:
+            return flat_pair_loss(self.pretrained.model, self.collate(documents), self.precision)
         with autocast(self.pretrained.model.device, self.precision):
             return pair_loss(self.pretrained.model, self.collate(documents))
 
     def check_fast_path(self, documents: Sequence[Encoded]) -> PathCheck:
-        """Compare padded batches with one document at a time, and take them from now on if they agree."""
-        found = check_together(self.loss_together, documents, self.pretrained, self.precision)
-        self.fast = found.fast
+        """Compare documents that share a batch with one at a time, and take the fastest form that agrees from now on."""
+        found, self.form = check_together(
+            self.loss_together, documents, self.pretrained, self.precision, reason_against(self.pretrained.model)
+        )
         return found
 
     def predict(self, examples: Sequence[TextExample]) -> Iterator[tuple[int, TextPrediction]]:

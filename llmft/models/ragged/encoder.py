@@ -1,0 +1,72 @@
+"""Encoders over flat tokens: inside transformers' own forward pass, their layers see the tokens of a padded batch alone."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+
+from llmft.hardware.precision import autocast
+from llmft.models.attention import ragged
+from llmft.models.ragged.dropout import dropped
+from llmft.models.ragged.layers import Unknown, bert_layers, checkpointed, run
+
+# B documents, T tokens of the longest, N tokens of all, D model width
+
+KNOWN = {"bert", "roberta", "xlm-roberta", "camembert", "electra"}
+"""Architectures (transformers' model_type) whose encoder is what `bert_layers` takes apart; others look alike and are not."""
+
+
+def reason_against(model: PreTrainedModel) -> str | None:
+    """Say why a model's layers cannot be computed over flat tokens; None where they can be."""
+    if model.config.model_type not in KNOWN:
+        return f"{model.config.model_type} is not made of layers known here"
+    if model.device.type != "cpu":
+        return "a GPU computes padding faster than so many small products"
+    if checkpointed(model):
+        return "layers are computed again in the backward pass"
+    try:
+        bert_layers(model)
+    except Unknown as reason:
+        return str(reason)
+    return None
+
+
+@contextmanager
+def encoding(model: PreTrainedModel, inputs: Mapping[str, Tensor], precision: torch.dtype, flat: bool) -> Iterator[None]:
+    """A block in which an encoder reads a padded batch in `precision`, and computes no padding in its layers if `flat`."""
+    with autocast(model.device, precision), flat_encoder(model, inputs["attention_mask"], precision) if flat else nullcontext():
+        yield
+
+
+@contextmanager
+def flat_encoder(model: PreTrainedModel, mask_BT: Tensor, dtype: torch.dtype) -> Iterator[None]:
+    """Inside the block the encoder computes no padding; what comes before it and behind it is the model's own.
+
+    mask_BT: 1 for tokens, 0 for padding, which stands on the right. States of padding are 0. The layers compute in `dtype`.
+    """
+    layers = bert_layers(model)
+    encoder: Any = model.base_model.encoder
+    dropout: Any = model.base_model.embeddings.dropout  # type: ignore[union-attr]
+    lengths = mask_BT.sum(1).tolist()
+    places_N = mask_BT.flatten().nonzero()[:, 0]
+    whole = len(places_N) == mask_BT.numel()
+
+    def forward(hidden_states: Tensor, *_: Any, **options: Any) -> BaseModelOutputWithPastAndCrossAttentions:
+        h_XD = hidden_states.flatten(0, 1)
+        h_ND = (h_XD if whole else h_XD[places_N]).to(dtype)
+        with torch.autocast(h_ND.device.type, enabled=False):  # the halves choose the format of each product themselves
+            h_ND = run(layers, h_ND, lengths, None, None, (), encoder.training)
+        states = h_ND if whole else torch.zeros_like(h_XD, dtype=h_ND.dtype).index_copy(0, places_N, h_ND)
+        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states.view(hidden_states.shape))
+
+    with ragged(model):
+        encoder.forward = forward
+        dropout.forward = lambda h_BTD: dropped(h_BTD.flatten(0, 1), dropout.p, dropout.training).view(h_BTD.shape)
+        try:
+            yield
+        finally:
+            del encoder.forward, dropout.forward

@@ -1,0 +1,177 @@
+"""Transformers' layers taken apart: which weights the halves of each one are made of, for the architectures known here."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from llmft.models.ragged.attending import Attending, spans_of
+from llmft.models.ragged.halves import ACTIVATIONS, Activation, AttentionHalf, FeedForwardHalf, Wrap
+from llmft.models.ragged.norm import Norm, norm_of
+
+# N flat tokens, K flat tokens that are read, D model width, H heads
+
+
+class Unknown(Exception):
+    """A model that is not made of the layers known here."""
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Attention of a layer: its norm, its weights in the order q, k, v, o with a bias or None each, and how it is computed."""
+
+    norm: Norm
+    tensors: tuple[Tensor | None, ...]
+    heads: int
+    scale: float
+    dropout: float
+
+
+@dataclass(frozen=True)
+class FeedForward:
+    """Feed-forward part of a layer: its norm, its weights in the order up, gate, down, and how it is computed."""
+
+    norm: Norm
+    tensors: tuple[Tensor | None, ...]
+    activation: Activation
+    dropout: float
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer; `cross` reads another stack, None in encoders. norm_first: whether norms stand before the parts or behind them."""
+
+    attention: Attention
+    cross: Attention | None
+    feed_forward: FeedForward
+    norm_first: bool
+    dropout: float
+
+
+def checkpointed(model: PreTrainedModel) -> bool:
+    """Tell whether layers are computed again in the backward pass."""
+    return any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+
+
+def weights_of(*modules: nn.Module | None) -> tuple[Tensor | None, ...]:
+    """Return weight and bias of linear layers. Raises Unknown for one that is more than that, by an adapter for one."""
+    found: list[Tensor | None] = []
+    for module in modules:
+        if module is not None and type(module) is not nn.Linear:
+            raise Unknown(f"a layer is a {type(module).__module__}.{type(module).__name__}")
+        found += (None, None) if module is None else (module.weight, module.bias)
+    return tuple(found)
+
+
+def known_norm(module: nn.Module) -> Norm:
+    """Return a norm. Raises Unknown for one that is none of those known here."""
+    if (norm := norm_of(module)) is None:
+        raise Unknown(f"a norm is a {type(module).__name__}")
+    return norm
+
+
+def known_activation(name: str) -> Activation:
+    """Return an activation. Raises Unknown for one that is not known here."""
+    if name not in ACTIVATIONS:
+        raise Unknown(f"the activation is {name}")
+    return ACTIVATIONS[name]
+
+
+def bert_layers(model: PreTrainedModel) -> list[Layer]:
+    """Take an encoder of BERT's kind apart. Raises Unknown where it is another."""
+    config: Any = model.config
+    if getattr(config, "is_decoder", False) or getattr(config, "add_cross_attention", False):
+        raise Unknown("it is a decoder")
+    found = []
+    layers: Any = model.base_model.encoder.layer  # type: ignore[union-attr]
+    for layer in layers:
+        inner, outer = layer.attention.self, layer.attention.output
+        attention = Attention(
+            known_norm(outer.LayerNorm),
+            weights_of(inner.query, inner.key, inner.value, outer.dense),
+            inner.num_attention_heads,
+            inner.attention_head_size**-0.5,
+            config.attention_probs_dropout_prob,
+        )
+        feeding = FeedForward(
+            known_norm(layer.output.LayerNorm),
+            weights_of(layer.intermediate.dense, None, layer.output.dense),
+            known_activation(config.hidden_act),
+            0.0,
+        )
+        found.append(Layer(attention, None, feeding, False, config.hidden_dropout_prob))
+    return found
+
+
+def t5_layers(stack: Any) -> list[Layer]:
+    """Take T5's encoder or decoder apart. Raises Unknown where it is another."""
+    config = stack.config
+    found = []
+    for block in stack.block:
+        parts = []
+        for part in block.layer[:-1]:
+            inner = part.EncDecAttention if hasattr(part, "EncDecAttention") else part.SelfAttention
+            weights = weights_of(inner.q, inner.k, inner.v, inner.o)
+            parts.append(Attention(known_norm(part.layer_norm), weights, inner.n_heads, 1.0, config.dropout_rate))
+        last, dense = block.layer[-1], block.layer[-1].DenseReluDense
+        inputs = (dense.wi_0, dense.wi_1) if config.is_gated_act else (dense.wi, None)
+        feeding = FeedForward(
+            known_norm(last.layer_norm),
+            weights_of(*inputs, dense.wo),
+            known_activation(config.dense_act_fn),
+            config.dropout_rate,
+        )
+        found.append(Layer(parts[0], parts[1] if parts[1:] else None, feeding, True, config.dropout_rate))
+    return found
+
+
+def bart_layers(stack: Any) -> list[Layer]:
+    """Take BART's or Marian's encoder or decoder apart. Raises Unknown where it is another."""
+    config = stack.config
+    if stack.layerdrop:
+        raise Unknown("whole layers are dropped")
+
+    def attention_of(part: Any, norm: nn.Module) -> Attention:
+        weights = weights_of(part.q_proj, part.k_proj, part.v_proj, part.out_proj)
+        return Attention(known_norm(norm), weights, part.num_heads, part.scaling, part.dropout)
+
+    found = []
+    for layer in stack.layers:
+        cross = attention_of(layer.encoder_attn, layer.encoder_attn_layer_norm) if hasattr(layer, "encoder_attn") else None
+        feeding = FeedForward(
+            known_norm(layer.final_layer_norm),
+            weights_of(layer.fc1, None, layer.fc2),
+            known_activation(config.activation_function),
+            layer.activation_dropout,
+        )
+        own = attention_of(layer.self_attn, layer.self_attn_layer_norm)
+        found.append(Layer(own, cross, feeding, False, layer.dropout))
+    return found
+
+
+def run(
+    layers: Sequence[Layer],
+    h_ND: Tensor,
+    lengths: Sequence[int],
+    bias_HLS: Tensor | None,
+    memory_KD: Tensor | None,
+    read: Sequence[int],
+    training: bool,
+) -> Tensor:
+    """Send flat tokens of documents with these `lengths` through layers; decoders read `memory_KD`, `read` rows a document."""
+    own, other = spans_of(lengths, lengths), spans_of(lengths, read) if memory_KD is not None else ()
+    for layer in layers:
+        dropout = layer.dropout if training else 0.0
+        for part, spans, memory, bias in ((layer.attention, own, None, bias_HLS), (layer.cross, other, memory_KD, None)):
+            if part is not None:
+                wrap = Wrap(layer.norm_first, part.norm.eps, dropout)
+                attending = Attending(spans, part.heads, part.dropout if training else 0.0)
+                h_ND = AttentionHalf.apply(wrap, attending, part.scale, h_ND, memory, bias, *part.norm[:2], *part.tensors)
+        feeding = layer.feed_forward
+        wrap = Wrap(layer.norm_first, feeding.norm.eps, dropout)
+        h_ND = FeedForwardHalf.apply(
+            wrap, feeding.activation, feeding.dropout if training else 0.0, h_ND, *feeding.norm[:2], *feeding.tensors
+        )
+    return h_ND
