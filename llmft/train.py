@@ -229,6 +229,9 @@ def summary(work: Work) -> TrainSummary:
         final_loss=position.last_loss,
         validation_loss=position.validation_loss,
         validation_loss_before=position.validation_loss_before,
+        path=work.plan.fast_path_reason,
+        path_loss_difference=work.plan.fast_path_loss_difference,
+        path_gradient_difference=work.plan.fast_path_gradient_difference,
     )
 
 

@@ -90,6 +90,10 @@ class TrainSummary:
     final_loss: float | None = None
     validation_loss: float | None = None
     validation_loss_before: float | None = None
+    path: str = ""
+    """How batches went through the model, or why each document went alone."""
+    path_loss_difference: float | None = None
+    path_gradient_difference: float | None = None
 
 
 @dataclass(frozen=True)

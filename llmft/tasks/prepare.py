@@ -155,6 +155,8 @@ def make_plan(run: TrainRun, learner: Learner, corpus: Corpus, order: Order, mic
         precision=str(learner.precision).removeprefix("torch."),
         fast_path=path.fast,
         fast_path_reason=path.reason,
+        fast_path_loss_difference=path.relative_difference,
+        fast_path_gradient_difference=path.gradient_difference,
         weights_bytes=weights,
         training_state_bytes=state,
         activation_bytes=min(micro_tokens, run.training.batch_size * longest) * per_token,

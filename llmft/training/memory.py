@@ -50,6 +50,8 @@ class Plan:
     precision: str
     fast_path: bool
     fast_path_reason: str
+    fast_path_loss_difference: float | None
+    fast_path_gradient_difference: float | None
     weights_bytes: int
     training_state_bytes: int
     activation_bytes: int
