@@ -18,7 +18,7 @@ CHECKPOINTED_LAYER_BYTES = 2
 CROSS_ATTENTION_BYTES = 13
 READ_BYTES = 4
 
-MICRO_TOKENS = {"cpu": 2048, "cuda": 16384}  # beyond this many tokens a pass gets larger, but no faster
+MICRO_TOKENS = {"cpu": 1024, "cuda": 16384}  # beyond this many tokens a pass gets larger, but hardly faster
 MARGIN = 1.25  # of what a trial took: micro-batches to come leave holes in memory; 25 steps of a LoRA training took 1.1 of it
 SHARE = 0.8  # of the free memory; the rest is for what the estimate does not know
 

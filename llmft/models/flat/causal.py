@@ -25,13 +25,13 @@ class Document(NamedTuple):
 
 
 class Held(NamedTuple):
-    """What the backward pass reads: inputs with keys and values repeated for their query heads, and each document's output."""
+    """What the backward pass reads: inputs, what was read, and each document's logarithms of sums."""
 
     q_QHE: Tensor
-    k_NHE: Tensor
-    v_NHE: Tensor
-    num_key_heads: int
-    outputs: list[tuple[Tensor, Tensor]]
+    k_NKE: Tensor
+    v_NKE: Tensor
+    out_QHE: Tensor
+    log_sums: list[Tensor]
 
 
 def documents_of(lengths: Sequence[int], window: int | None, like: Tensor) -> list[Document]:
@@ -69,28 +69,37 @@ def mask_of(places: Tensor, window: int | None, like: Tensor) -> Tensor:
 
 def attend(q_QHE: Tensor, k_NKE: Tensor, v_NKE: Tensor, documents: Sequence[Document], scale: float) -> tuple[Tensor, Held]:
     """Return what each query reads (Q, H, E), and what the backward pass needs."""
-    groups = q_QHE.shape[1] // k_NKE.shape[1]
-    k_NHE, v_NHE = (each.repeat_interleave(groups, dim=1) if groups > 1 else each for each in (k_NKE, v_NKE))
-    outputs = []
+    k_NHE, v_NHE = (for_query_heads(each, q_QHE.shape[1]) for each in (k_NKE, v_NKE))
+    parts, log_sums = [], []
     for queries, keys, mask in documents:
         asked = batch_of(q_QHE[queries]), batch_of(k_NHE[keys]), batch_of(v_NHE[keys])
-        outputs.append(forward_op(*asked, 0.0, mask is None, attn_mask=mask, scale=scale))
-    return flat_of([out for out, _ in outputs]), Held(q_QHE, k_NHE, v_NHE, k_NKE.shape[1], outputs)
+        part, log_sum = forward_op(*asked, 0.0, mask is None, attn_mask=mask, scale=scale)
+        parts.append(part)
+        log_sums.append(log_sum)
+    out_QHE = flat_of(parts)
+    return out_QHE, Held(q_QHE, k_NKE, v_NKE, out_QHE, log_sums)
 
 
 def attend_backward(
     gradient_QHE: Tensor, held: Held, documents: Sequence[Document], scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of q, k and v."""
-    q_QHE, k_NHE, v_NHE, num_key_heads, outputs = held
+    q_QHE, k_NKE, v_NKE, out_QHE, log_sums = held
+    k_NHE, v_NHE = (for_query_heads(each, q_QHE.shape[1]) for each in (k_NKE, v_NKE))
     found = []
-    for (queries, keys, mask), (out, log_sums) in zip(documents, outputs, strict=True):
+    for (queries, keys, mask), log_sum in zip(documents, log_sums, strict=True):
         asked = batch_of(gradient_QHE[queries]), batch_of(q_QHE[queries]), batch_of(k_NHE[keys]), batch_of(v_NHE[keys])
-        found.append(backward_op(*asked, out, log_sums, 0.0, mask is None, attn_mask=mask, scale=scale))
+        found.append(backward_op(*asked, batch_of(out_QHE[queries]), log_sum, 0.0, mask is None, attn_mask=mask, scale=scale))
     dq_QHE = flat_of([dq for dq, _, _ in found])
     kept = [keys for _, keys, _ in documents]
-    dk_NKE, dv_NKE = (of_key_heads(scattered([each[place] for each in found], kept, k_NHE), num_key_heads) for place in (1, 2))
+    dk_NKE, dv_NKE = (of_key_heads(scattered([each[place] for each in found], kept, k_NHE), k_NKE.shape[1]) for place in (1, 2))
     return dq_QHE, dk_NKE, dv_NKE
+
+
+def for_query_heads(x_NKE: Tensor, num_query_heads: int) -> Tensor:
+    """Repeat each key head for the query heads that share it."""
+    groups = num_query_heads // x_NKE.shape[1]
+    return x_NKE.repeat_interleave(groups, dim=1) if groups > 1 else x_NKE
 
 
 def batch_of(x_LHE: Tensor) -> Tensor:
