@@ -8,7 +8,7 @@ units.i64 (what the loss is divided by), source_cuts.i64 (tokens cut off), facts
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,11 @@ class Encoded:
     source_cut: int = 0
     labels: tuple[float, ...] = ()
     second: int = 0
+
+    def tail(self, tokens: int) -> "Encoded":
+        """Return the last tokens of a decoder's document, as a document of its own."""
+        mask = self.loss_mask[-tokens:]
+        return replace(self, ids=self.ids[-tokens:], loss_mask=mask, units=int(np.count_nonzero(mask[1:])))
 
     def __len__(self) -> int:
         """Tokens of both streams."""

@@ -13,6 +13,8 @@ from llmft.hardware.determinism import rng_state, set_rng_state
 from llmft.hardware.memory import current_bytes, is_out_of_memory, peak_bytes, refused_beyond, release
 from llmft.training.memory import SMALLER, with_moments
 
+NEARLY = 1.1
+
 Loss = Callable[[Sequence[Encoded]], Tensor]
 Cut = Callable[[Sequence[Encoded], int], list[list[Encoded]]]
 
@@ -34,10 +36,13 @@ def fullest(lengths: np.ndarray, batch_size: int, micro_tokens: int) -> list[np.
 
 
 def dearest(cut: Cut, batches: Sequence[Sequence[Encoded]], micro_tokens: int) -> list[list[Encoded]]:
-    """Return the micro-batches to try: the one with the longest document, and the one with the most tokens if that has more."""
+    """Return the micro-batches to try: the one with the longest document, and the one with the most tokens if that has far more.
+
+    A tenth more is within what is left free anyway (`MARGIN` in memory), and not worth the time.
+    """
     pieces = [piece for batch in batches for piece in cut(batch, micro_tokens)]
     largest = max(pieces, key=lambda piece: sum(map(len, piece)))
-    return [pieces[0]] if sum(map(len, largest)) <= sum(map(len, pieces[0])) else [pieces[0], largest]
+    return [pieces[0]] if sum(map(len, largest)) <= NEARLY * sum(map(len, pieces[0])) else [pieces[0], largest]
 
 
 def halved(cut: Cut, documents: Sequence[Encoded], micro_tokens: int) -> int | None:

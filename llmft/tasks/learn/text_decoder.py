@@ -20,7 +20,7 @@ from llmft.models.forward import Path, batch_loss
 from llmft.models.generate import generate, generation_config
 from llmft.models.head import Head
 from llmft.models.load import Pretrained
-from llmft.models.path_check import PathCheck, check_fast_path
+from llmft.models.path_check import CHECKED_TOKENS, PathCheck, check_fast_path
 from llmft.tasks.learn.source import fit_source, texts_ahead
 from llmft.tasks.text_to_text import TextToText
 
@@ -150,8 +150,9 @@ class TextDecoder:
         return batch_loss(self.pretrained.model, self.collate(documents), self.precision, self.path)
 
     def check_fast_path(self, documents: Sequence[Encoded]) -> PathCheck:
-        """Compare the fast path with the plain one on a few documents, and take it from now on if they agree."""
-        found = check_fast_path(self.pretrained.model, self.collate(documents), self.precision)
+        """Compare the paths on the ends of a few documents, and take the fastest that agrees from now on."""
+        ends = [document.tail(CHECKED_TOKENS) for document in documents]
+        found = check_fast_path(self.pretrained.model, self.collate(ends), self.precision)
         self.path = found.path
         return found
 
