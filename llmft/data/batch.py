@@ -14,15 +14,19 @@ from llmft.data.encode import Encoded
 
 @dataclass(frozen=True)
 class Stream:
-    """Documents end to end: int64 tokens, their positions from 0 in each document, and the documents' lengths in tokens."""
+    """Documents end to end: int64 tokens, their positions from 0 in each document, and the documents' lengths in tokens.
+
+    With `parents` they are pieces of documents: a piece goes on where another one ends, -1 for one that begins a document.
+    """
 
     tokens_N: Tensor
     positions_N: Tensor
     lengths: tuple[int, ...]
+    parents: tuple[int, ...] | None = None
 
     def to(self, device: torch.device | str) -> "Stream":
         """Return the stream with its tensors on `device`."""
-        return Stream(self.tokens_N.to(device), self.positions_N.to(device), self.lengths)
+        return Stream(self.tokens_N.to(device), self.positions_N.to(device), self.lengths, self.parents)
 
 
 @dataclass(frozen=True)

@@ -36,31 +36,32 @@ class PathCheck:
     path: Path = Path.plain
 
 
-def check_fast_path(model: PreTrainedModel, batch: Batch, precision: torch.dtype) -> PathCheck:
+def check_fast_path(model: PreTrainedModel, batch: Batch, precision: torch.dtype, shared: Batch | None = None) -> PathCheck:
     """Send a few real documents through the paths, and choose the fastest whose loss and gradients are the plain one's.
 
     The plain path runs every document alone, so a path on which documents touch each other does not pass either.
+    shared: the same documents as the written-out layers will get them, what they share laid down once; None: as `batch`.
     """
     if unknown := set(getattr(model.config, "layer_types", None) or ()) - KNOWN_LAYERS:
         return PathCheck(False, f"layers of {', '.join(sorted(unknown))}")
     refused = ""
     if layers_of(model) is not None:
-        found = compare(model, batch, precision, Path.flat)
+        found = compare(model, batch, shared or batch, precision, Path.flat)
         if found.fast:
             return found
         refused = f"; layers written out: {found.reason}"
-    found = compare(model, batch, precision, Path.ragged)
+    found = compare(model, batch, batch, precision, Path.ragged)
     return replace(found, reason=found.reason + refused)
 
 
-def compare(model: PreTrainedModel, batch: Batch, precision: torch.dtype, path: Path) -> PathCheck:
-    """Hold one path against the plain one."""
+def compare(model: PreTrainedModel, batch: Batch, given: Batch, precision: torch.dtype, path: Path) -> PathCheck:
+    """Hold one path, which reads the documents as `given`, against the plain one."""
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     try:
         differences = loss_and_gradient_differences(
             model,
             lambda: batch_loss(model, batch, precision, Path.plain),
-            lambda: batch_loss(model, batch, precision, path),
+            lambda: batch_loss(model, given, precision, path),
             weights,
         )
     except (UnsupportedAttention, TypeError, RuntimeError) as error:

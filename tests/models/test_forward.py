@@ -18,6 +18,7 @@ from transformers import (
 from llmft.config.schema import Adapter, AdapterKind
 from llmft.data.batch import collate_decoder, cut
 from llmft.data.encode import Encoded
+from llmft.data.prefixes import collate_shared
 from llmft.models.adapter import add_adapter
 from llmft.models.attention import checkpoint_layers, ragged
 from llmft.models.flat.block import AttentionHalf, FeedForwardHalf
@@ -96,6 +97,23 @@ def test_loss_and_gradients_are_those_of_plain_transformers(open_tiny, documents
     for path in (*([] if name == "gpt2" else [flat]), ragged_loss, plain_loss):
         assert path(model, batch).item() == pytest.approx(expected_loss, rel=1e-5)
         assert farthest(gradients(model, lambda path=path: path(model, batch)), expected) <= 1e-5
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+@pytest.mark.parametrize("name", ["llama", "qwen3"])
+def test_what_documents_share_is_computed_once_with_the_same_result(open_tiny, documents, name, lora):
+    model = open_for_training(open_tiny, name, lora).model
+    context = np.arange(20, 60).astype(np.int32)
+    asked = [
+        replace(each, ids=np.concatenate([context, each.ids]), loss_mask=np.append(np.zeros(40, bool), each.loss_mask))
+        for each in documents
+    ]
+    asked = [replace(each, units=int(each.loss_mask[1:].sum())) for each in asked]
+    shared = collate_shared(asked)
+    assert len(shared.stream.tokens_N) <= sum(map(len, asked)) - 39 * (len(asked) - 1)
+    assert flat(model, shared).item() == pytest.approx(reference(model, asked).item(), rel=1e-5)
+    found = gradients(model, lambda: flat(model, shared))
+    assert farthest(found, gradients(model, lambda: reference(model, asked))) <= 1e-5
 
 
 @pytest.mark.parametrize("name", DECODERS)

@@ -1,10 +1,10 @@
 """How the layers of one batch attend: its documents, the positions' angles, and the kernel of its device."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
+from llmft.data.batch import Stream
 from llmft.models.flat import causal, varlen
 from llmft.models.flat.pointwise import rotate
 
@@ -14,9 +14,8 @@ from llmft.models.flat.pointwise import rotate
 class Attending:
     """Attention of one kind of layer over one batch; `rows` are those that ask, None: all, as it has to be on a GPU."""
 
-    def __init__(
-        self, lengths: Sequence[int], rows: Tensor | None, cos_NE: Tensor, sin_NE: Tensor, scale: float, window: int | None
-    ):
+    def __init__(self, stream: Stream, rows: Tensor | None, cos_NE: Tensor, sin_NE: Tensor, scale: float, window: int | None):
+        lengths, parents = stream.lengths, stream.parents
         self.rows = rows
         self._scale = scale
         self._window = window
@@ -26,11 +25,12 @@ class Attending:
         self._ends: varlen.Ends | None = None
         if cos_NE.is_cuda:
             assert rows is None
+            assert parents is None
             self._ends = varlen.ends_of(lengths, cos_NE.device)
         elif rows is None:
-            self._documents = causal.documents_of(lengths, window, cos_NE)
+            self._documents = causal.documents_of(lengths, window, cos_NE, parents)
         else:
-            self._documents = causal.documents_of_rows(lengths, rows.tolist(), window, cos_NE)
+            self._documents = causal.documents_of_rows(lengths, rows.tolist(), window, cos_NE, parents)
 
     def heads(self, x: Tensor) -> Tensor:
         """Return a projection's output as heads (Q or N, heads, E)."""

@@ -17,11 +17,20 @@ backward_op = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backwar
 
 
 class Document(NamedTuple):
-    """Where a document's queries and keys are among the flat ones; `mask` (queries, keys) where that is not each with those before."""
+    """Where a document's queries and keys are among the flat ones; `mask` (queries, keys) where that is not each with those before.
+
+    The keys of a piece of a document are in several places: those of the pieces before it, and its own. Without a mask, as many
+    queries as there are keys go through the kernel, and those before its own are thrown away.
+    """
 
     queries: slice
-    keys: slice
+    keys: tuple[slice, ...]
     mask: Tensor | None
+
+    @property
+    def asked(self) -> tuple[slice, ...]:
+        """Where the queries are that the kernel gets."""
+        return self.keys if self.mask is None else (self.queries,)
 
 
 class Held(NamedTuple):
@@ -34,30 +43,53 @@ class Held(NamedTuple):
     log_sums: list[Tensor]
 
 
-def documents_of(lengths: Sequence[int], window: int | None, like: Tensor) -> list[Document]:
-    """Return the documents' places where every token asks. With a `window` W a token sees the W tokens up to and with itself."""
-    found, start = [], 0
-    for length in lengths:
-        rows = slice(start, start + length)
-        places = torch.arange(length, device=like.device)
-        found.append(Document(rows, rows, None if window is None or length <= window else mask_of(places, window, like)))
+def chains_of(lengths: Sequence[int], parents: Sequence[int] | None) -> list[tuple[slice, ...]]:
+    """Return where the tokens of each piece are, those of the pieces before it first."""
+    found: list[tuple[slice, ...]] = []
+    start = 0
+    for place, length in enumerate(lengths):
+        before = () if parents is None or parents[place] < 0 else found[parents[place]]
+        found.append((*before, slice(start, start + length)))
         start += length
     return found
 
 
-def documents_of_rows(lengths: Sequence[int], rows: Sequence[int], window: int | None, like: Tensor) -> list[Document]:
-    """The same where only some of the flat tokens ask: `rows`, in order. A document of which none asks is left out."""
-    found, start, first = [], 0, 0
-    for length in lengths:
+def documents_of(
+    lengths: Sequence[int], window: int | None, like: Tensor, parents: Sequence[int] | None = None
+) -> list[Document]:
+    """Return the documents' places where every token asks. With a `window` W a token sees the W tokens up to and with itself."""
+    found = []
+    for keys in chains_of(lengths, parents):
+        total, own = tokens_of(keys), keys[-1].stop - keys[-1].start
+        # half of the products that a kernel without a mask makes are never made
+        masked = own * total < total * total / 2 or (window is not None and total > window)
+        places = torch.arange(total - own, total, device=like.device)
+        found.append(Document(keys[-1], keys, mask_of(places, window, like) if masked else None))
+    return found
+
+
+def documents_of_rows(
+    lengths: Sequence[int], rows: Sequence[int], window: int | None, like: Tensor, parents: Sequence[int] | None = None
+) -> list[Document]:
+    """The same where only some of the flat tokens ask: `rows`, in order. A piece of which none asks is left out."""
+    found, first = [], 0
+    for keys in chains_of(lengths, parents):
         last = first
-        while last < len(rows) and rows[last] < start + length:
+        while last < len(rows) and rows[last] < keys[-1].stop:
             last += 1
         if last > first:
-            places = torch.tensor(rows[first:last], device=like.device) - start
+            own = keys[-1]
+            places = torch.tensor(rows[first:last], device=like.device) - own.start + tokens_of(keys[:-1])
             mask = mask_of(places, window, like)
-            found.append(Document(slice(first, last), slice(start, start + mask.shape[1]), mask))
-        start, first = start + length, last
+            seen = own.start + mask.shape[1] - tokens_of(keys[:-1])
+            found.append(Document(slice(first, last), (*keys[:-1], slice(own.start, seen)), mask))
+        first = last
     return found
+
+
+def tokens_of(places: Sequence[slice]) -> int:
+    """Return how many tokens there are at these places."""
+    return sum(place.stop - place.start for place in places)
 
 
 def mask_of(places: Tensor, window: int | None, like: Tensor) -> Tensor:
@@ -71,10 +103,10 @@ def attend(q_QHE: Tensor, k_NKE: Tensor, v_NKE: Tensor, documents: Sequence[Docu
     """Return what each query reads (Q, H, E), and what the backward pass needs."""
     k_NHE, v_NHE = (for_query_heads(each, q_QHE.shape[1]) for each in (k_NKE, v_NKE))
     parts, log_sums = [], []
-    for queries, keys, mask in documents:
-        asked = batch_of(q_QHE[queries]), batch_of(k_NHE[keys]), batch_of(v_NHE[keys])
-        part, log_sum = forward_op(*asked, 0.0, mask is None, attn_mask=mask, scale=scale)
-        parts.append(part)
+    for document in documents:
+        given = batch_of(q_QHE, document.asked), batch_of(k_NHE, document.keys), batch_of(v_NHE, document.keys)
+        part, log_sum = forward_op(*given, 0.0, document.mask is None, attn_mask=document.mask, scale=scale)
+        parts.append(own_of(part, document))
         log_sums.append(log_sum)
     out_QHE = flat_of(parts)
     return out_QHE, Held(q_QHE, k_NKE, v_NKE, out_QHE, log_sums)
@@ -87,13 +119,30 @@ def attend_backward(
     q_QHE, k_NKE, v_NKE, out_QHE, log_sums = held
     k_NHE, v_NHE = (for_query_heads(each, q_QHE.shape[1]) for each in (k_NKE, v_NKE))
     found = []
-    for (queries, keys, mask), log_sum in zip(documents, log_sums, strict=True):
-        asked = batch_of(gradient_QHE[queries]), batch_of(q_QHE[queries]), batch_of(k_NHE[keys]), batch_of(v_NHE[keys])
-        found.append(backward_op(*asked, batch_of(out_QHE[queries]), log_sum, 0.0, mask is None, attn_mask=mask, scale=scale))
+    for document, log_sum in zip(documents, log_sums, strict=True):
+        given = batch_of(q_QHE, document.asked), batch_of(k_NHE, document.keys), batch_of(v_NHE, document.keys)
+        gradient, out = (behind_nothing(each[document.queries], document) for each in (gradient_QHE, out_QHE))
+        dq, dk, dv = backward_op(
+            gradient, *given, out, log_sum, 0.0, document.mask is None, attn_mask=document.mask, scale=scale
+        )
+        found.append((own_of(dq, document), dk, dv))
     dq_QHE = flat_of([dq for dq, _, _ in found])
-    kept = [keys for _, keys, _ in documents]
+    kept = [document.keys for document in documents]
     dk_NKE, dv_NKE = (of_key_heads(scattered([each[place] for each in found], kept, k_NHE), k_NKE.shape[1]) for place in (1, 2))
     return dq_QHE, dk_NKE, dv_NKE
+
+
+def own_of(part_1HLE: Tensor, document: Document) -> Tensor:
+    """Return what belongs to a document's own queries, of all that went through the kernel."""
+    return part_1HLE[:, :, part_1HLE.shape[2] - (document.queries.stop - document.queries.start) :]
+
+
+def behind_nothing(own_LHE: Tensor, document: Document) -> Tensor:
+    """Return (1, H, L, E) with zeros for the queries that are not a document's own: nothing comes back from them."""
+    missing = tokens_of(document.asked) - len(own_LHE)
+    if missing:
+        own_LHE = torch.cat([own_LHE.new_zeros(missing, *own_LHE.shape[1:]), own_LHE])
+    return own_LHE.transpose(0, 1)[None]
 
 
 def for_query_heads(x_NKE: Tensor, num_query_heads: int) -> Tensor:
@@ -102,9 +151,10 @@ def for_query_heads(x_NKE: Tensor, num_query_heads: int) -> Tensor:
     return x_NKE.repeat_interleave(groups, dim=1) if groups > 1 else x_NKE
 
 
-def batch_of(x_LHE: Tensor) -> Tensor:
-    """Return (1, H, L, E), as the kernels want it; a view."""
-    return x_LHE.transpose(0, 1)[None]
+def batch_of(x_NHE: Tensor, places: Sequence[slice]) -> Tensor:
+    """Return what is at these places as (1, H, L, E), as the kernels want it; a view where it is one place."""
+    parts = [x_NHE[place] for place in places]
+    return (parts[0] if len(parts) == 1 else torch.cat(parts)).transpose(0, 1)[None]
 
 
 def flat_of(parts: Sequence[Tensor]) -> Tensor:
@@ -112,13 +162,17 @@ def flat_of(parts: Sequence[Tensor]) -> Tensor:
     return torch.cat([part[0].transpose(0, 1) for part in parts])
 
 
-def scattered(parts: Sequence[Tensor], places: Sequence[slice], like_NHE: Tensor) -> Tensor:
-    """Lay parts (1, H, L, E) at their places of (N, H, E), zeros between them."""
-    if sum(place.stop - place.start for place in places) == len(like_NHE):
+def scattered(parts: Sequence[Tensor], places: Sequence[Sequence[slice]], like_NHE: Tensor) -> Tensor:
+    """Add up parts (1, H, L, E), each at its places, in (N, H, E)."""
+    if all(len(each) == 1 for each in places) and sum(map(tokens_of, places)) == len(like_NHE):
         return flat_of(parts)
     found = torch.zeros_like(like_NHE)
-    for part, place in zip(parts, places, strict=True):
-        found[place] = part[0].transpose(0, 1)
+    for part, spans in zip(parts, places, strict=True):
+        start = 0
+        for span in spans:
+            stop = start + span.stop - span.start
+            found[span] += part[0, :, start:stop].transpose(0, 1)
+            start = stop
     return found
 
 

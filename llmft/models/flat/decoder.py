@@ -82,7 +82,7 @@ def flat_states(model: PreTrainedModel, layers: list[Layer], batch: Batch, dtype
         rows = batch.loss_rows_M if place == len(layers) - 1 and not h_ND.is_cuda else None
         kind = (rows is None, layer.scale, layer.window)
         if kind not in kinds:
-            kinds[kind] = Attending(stream.lengths, rows, cos[0], sin[0], layer.scale, layer.window)
+            kinds[kind] = Attending(stream, rows, cos[0], sin[0], layer.scale, layer.window)
         if again:
             h_ND = checkpoint(through, h_ND, layer, kinds[kind], use_reentrant=False, preserve_rng_state=False)
         else:

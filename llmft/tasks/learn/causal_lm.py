@@ -13,6 +13,7 @@ from llmft.data.ahead import Ahead
 from llmft.data.batch import Batch, collate_decoder, cut
 from llmft.data.encode import Encoded
 from llmft.data.example import DocumentExample, DocumentPrediction
+from llmft.data.prefixes import collate_shared, cut_shared, with_twin
 from llmft.errors import ConfigError
 from llmft.models.forward import Path, batch_loss, plain_loss
 from llmft.models.generate import generate, generation_config
@@ -32,7 +33,6 @@ class CausalLM:
     """
 
     head = Head.text
-    cut = staticmethod(cut)
     unit = "tokens"
 
     def __init__(self, formulation: LanguageModel, pretrained: Pretrained, generation: Generation, precision: torch.dtype):
@@ -85,9 +85,18 @@ class CausalLM:
         """Return the window's length and the end token."""
         return {"window": self.window, "end": self.pretrained.tokenizer.eos_token_id}
 
+    @property
+    def sharing(self) -> bool:
+        """Whether what documents begin with alike is computed once: where layers are written out, on processors."""
+        return self.path is Path.flat and self.pretrained.model.device.type == "cpu"
+
+    def cut(self, documents: Sequence[Encoded], micro_tokens: int) -> list[list[Encoded]]:
+        """Cut a step's documents into micro-batches of at most `micro_tokens` tokens."""
+        return (cut_shared if self.sharing else cut)(documents, micro_tokens)
+
     def collate(self, documents: Sequence[Encoded]) -> Batch:
         """Lay windows end to end, on the model's device."""
-        return collate_decoder(documents).to(self.pretrained.model.device)
+        return (collate_shared if self.sharing else collate_decoder)(documents).to(self.pretrained.model.device)
 
     def loss(self, documents: Sequence[Encoded]) -> Tensor:
         """Negative log-likelihood, summed over tokens."""
@@ -95,8 +104,10 @@ class CausalLM:
 
     def check_fast_path(self, documents: Sequence[Encoded]) -> PathCheck:
         """Compare the paths on the ends of a few documents, and take the fastest that agrees from now on."""
-        ends = [document.tail(CHECKED_TOKENS) for document in documents]
-        found = check_fast_path(self.pretrained.model, self.collate(ends), self.precision)
+        model = self.pretrained.model
+        ends = with_twin([document.tail(CHECKED_TOKENS) for document in documents])
+        shared = collate_shared(ends) if model.device.type == "cpu" else collate_decoder(ends)
+        found = check_fast_path(model, collate_decoder(ends).to(model.device), self.precision, shared.to(model.device))
         self.path = found.path
         return found
 

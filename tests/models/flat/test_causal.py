@@ -39,3 +39,34 @@ def test_outputs_and_gradients(rows, window, num_key_heads):
     dq, dk, dv = torch.autograd.grad(expected, [q, k, v], incoming)
     for one, two in zip(attend_backward(incoming, held, documents, SCALE), (dq[asked], dk, dv), strict=True):
         torch.testing.assert_close(one, two)
+
+
+PIECES, PARENTS = (6, 2, 5, 3, 4), (-1, 0, 0, 2, -1)  # 6 tokens that two go on from, one of them with a piece behind it
+
+
+@pytest.mark.parametrize("rows", [None, [7, 12, 13, 15, 16, 19]], ids=["all ask", "some ask"])
+@pytest.mark.parametrize("window", [None, 3])
+def test_pieces_read_what_is_before_them(rows, window):
+    torch.manual_seed(0)
+    ends = [sum(PIECES[: place + 1]) for place in range(len(PIECES))]
+    q, k, v = (torch.randn(ends[-1], heads, 8, requires_grad=True) for heads in (4, 2, 2))
+    chains = [[0], [0, 1], [0, 2], [0, 2, 3], [4]]
+    expected = torch.zeros(0, 4, 8)
+    for place, chain in enumerate(chains):  # each chain as a document of its own
+        own = torch.cat([torch.arange(ends[piece] - PIECES[piece], ends[piece]) for piece in chain])
+        keys, values = (each[own].repeat_interleave(2, dim=1) for each in (k, v))
+        age = torch.arange(len(own))[:, None] - torch.arange(len(own))
+        scores = torch.einsum("qhe,khe->hqk", q[own], keys) * SCALE
+        weights = scores.masked_fill((age < 0) | (age >= (window or 99)), float("-inf")).softmax(-1)
+        expected = torch.cat([expected, torch.einsum("hqk,khe->qhe", weights, values)[-PIECES[place] :]])
+    asked = slice(None) if rows is None else rows
+    documents = (
+        documents_of(PIECES, window, q, PARENTS) if rows is None else documents_of_rows(PIECES, rows, window, q, PARENTS)
+    )
+    with torch.no_grad():
+        found, held = attend(q[asked], k, v, documents, SCALE)
+    torch.testing.assert_close(found, expected[asked])
+    incoming = torch.randn_like(found)
+    dq, dk, dv = torch.autograd.grad(expected[asked], [q, k, v], incoming)
+    for one, two in zip(attend_backward(incoming, held, documents, SCALE), (dq[asked], dk, dv), strict=True):
+        torch.testing.assert_close(one, two)
