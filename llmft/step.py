@@ -4,7 +4,6 @@ import time
 from dataclasses import dataclass
 
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
 from llmft.config.schema import TrainRun
@@ -23,7 +22,7 @@ from llmft.training import shelf
 from llmft.training.checkpoint import Position
 from llmft.training.guards import SPIKE_WINDOW, Scene, check_finite, check_spikes, check_updated, is_spike
 from llmft.training.memory import SMALLER, Plan
-from llmft.training.optimizer import optimizer_state, set_lr
+from llmft.training.optimizer import clip_gradients, optimizer_state, set_lr
 from llmft.training.pace import warmup_steps
 from llmft.training.saver import Saver
 from llmft.training.schedule import Schedule, lr_factor
@@ -61,7 +60,7 @@ def take_step(work: Work, progress: Progress) -> None:
     units = sum(document.units for document in documents)
     assert units, "rows without loss were left out when they were encoded"
     loss = take_gradients(work, documents, units, progress)
-    norm = float(clip_grad_norm_([weight for _, weight in trained], run.optimizer.max_grad_norm or float("inf")))
+    norm = clip_gradients([weight for _, weight in trained], run.optimizer.max_grad_norm)
     scene = scene_of(work, position.step + 1)
     check_finite(scene, loss, norm, [*trained, *remembered(work)])
     warmup = warmup_steps(run.schedule, work.plan.steps)

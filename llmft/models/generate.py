@@ -90,13 +90,17 @@ def generate(
     seed = int(torch.randint(2**62, (1,))) if config.do_sample else 0
     waiting = sorted(range(len(sources)), key=lambda row: (-len(sources[row]), row))
     with inside(pretrained, precision):
-        ours = bool(waiting) and covered(pretrained, config, sources, precision)
-        weights = stand_ins(pretrained, precision) if ours else NONE
+        weights = stand_ins(pretrained, precision)
+        ours = bool(waiting) and covered(pretrained, config, sources, precision, weights)
+        if not ours:
+            weights = NONE  # PEFT's own way
     skipped = config.forced_bos_token_id is not None  # a token forced to be the first is no part of a text
+    search: Search | BeamSearch | PlainSearch | None = None
     while waiting:
         start = own_search if ours else PlainSearch
-        search = start(pretrained, config, [(place, sources[place]) for place in waiting], batch_size, seed)
         try:
+            with inside(pretrained, precision), weights.in_place():
+                search = start(pretrained, config, [(place, sources[place]) for place in waiting], batch_size, seed)
             while search.busy:
                 with inside(pretrained, precision), weights.in_place():
                     found = search.advance()
@@ -113,7 +117,7 @@ def generate(
                     f"out of memory while a text is written after one source of {len(sources[waiting[0]])} tokens alone. Set "
                     "generation.num_beams or generation.max_new_tokens lower, a smaller task.max_source_tokens, or a smaller model."
                 ) from error
-        del search
+        search = None  # and what it keeps
         release(pretrained.model.device)
 
 

@@ -9,9 +9,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
 Groups = list[dict[str, Any]]
+
+CLIP_EPS = 1e-6  # that of torch's clip_grads_with_norm_
 
 
 def parameter_groups(weights: Iterable[tuple[str, nn.Parameter]], weight_decay: float) -> Groups:
@@ -58,6 +61,18 @@ def muon(
     if others:
         found += adamw(others, lr * adamw_lr_factor, weight_decay)
     return found
+
+
+@torch.no_grad()
+def clip_gradients(weights: Sequence[nn.Parameter], max_norm: float | None) -> float:
+    """Scale gradients down to `max_norm`, None for any, as torch's clip_grad_norm_ does to the bit; return their norm before.
+
+    Gradients that are small enough are only read: multiplying them by one would be a pass over memory to write them, too.
+    """
+    norm = get_total_norm([weight.grad for weight in weights if weight.grad is not None])
+    if max_norm is not None and max_norm / (norm + CLIP_EPS) < 1:
+        clip_grads_with_norm_(weights, max_norm, norm)
+    return float(norm)
 
 
 def set_lr(optimizers: Sequence[Optimizer], factor: float) -> None:

@@ -11,6 +11,7 @@ from llmft.config.bind import bind, check_options
 from llmft.training.optimizer import (
     adafactor,
     adamw,
+    clip_gradients,
     load_optimizer_state,
     muon,
     optimizer_state,
@@ -18,6 +19,27 @@ from llmft.training.optimizer import (
     set_lr,
     sgd,
 )
+
+NORM = 3.0  # of the gradients below
+
+
+@pytest.mark.parametrize("max_norm", [None, 0.5, NORM, NORM + 1e-7, NORM + 2e-6, 100.0, "nan", "inf"])
+def test_clipping_is_torchs_to_the_bit(max_norm):
+    pair = []
+    for clip in (clip_gradients, lambda weights, most: float(torch.nn.utils.clip_grad_norm_(weights, most or float("inf")))):
+        weights = [torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.zeros(1))]
+        weights[0].grad, weights[1].grad = torch.tensor([1.0, 2.0]), torch.tensor([2.0])
+        if isinstance(max_norm, str):
+            weights[1].grad.fill_(float(max_norm))
+        norm = clip(weights, 1.0 if isinstance(max_norm, str) else max_norm)
+        pair.append((norm, torch.cat([weight.grad for weight in weights[:2]])))
+    (ours, clipped), (theirs, expected) = pair
+    if isinstance(max_norm, str):  # the step ends here: nothing is updated
+        assert str(ours) == str(theirs) == max_norm
+    else:
+        assert ours == theirs == NORM
+        assert clipped.equal(expected)
+
 
 OPTIMIZERS = {"adamw": adamw, "adafactor": adafactor, "sgd": sgd, "muon": muon}
 

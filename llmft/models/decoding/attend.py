@@ -18,7 +18,10 @@ from llmft.models.attention import UNKNOWN_SOFTMAX, UnsupportedAttention
 # H query heads, K key/value heads, G = H / K, D head width
 
 KEPT_KEYS = "llmft_kept_keys"
-BLOCK = 256  # queries at a time: of the scores above the diagonal, few are computed in vain
+BLOCK = 128  # queries at a time: of the scores above the diagonal, few are computed in vain
+
+Masks = dict[tuple[int, int, int | None], Tensor]
+"""What `hidden` has returned, by numbers of queries and keys and by window: the same for all layers of a pass."""
 
 
 def kept_keys_attention(
@@ -49,25 +52,25 @@ def kept_keys_attention(
 AttentionInterface.register(KEPT_KEYS, kept_keys_attention)
 
 
-def causal(query_HLD: Tensor, key_KTD: Tensor, value_KTD: Tensor, scale: float, window: int | None) -> Tensor:
+def causal(query_HLD: Tensor, key_KTD: Tensor, value_KTD: Tensor, scale: float, window: int | None, masks: Masks) -> Tensor:
     """Attention of a document's last L tokens over its T, as (L, H, D). With a `window` a token sees so many, itself the last.
 
-    Query heads of a group are rows of one product with their common keys, and blocks of queries meet no later keys.
+    Blocks of queries meet no later keys, and the query heads of a group read their common keys where they are.
     """
-    (heads, length, width), (groups, total, _) = query_HLD.shape, key_KTD.shape
-    past = total - length
-    found = torch.empty(length, heads, width, dtype=value_KTD.dtype, device=query_HLD.device)
+    (_, length, width), (groups, total, _) = query_HLD.shape, key_KTD.shape
+    past, found = total - length, []
     for start in range(0, length, BLOCK):
         stop = min(start + BLOCK, length)
         first = 0 if window is None else max(0, past + start + 1 - window)
-        rows = query_HLD[:, start:stop].reshape(groups, -1, width) * scale
-        scores = torch.bmm(rows, key_KTD[:, first : past + stop].transpose(1, 2))
-        scores.view(groups, -1, stop - start, scores.shape[-1]).add_(
-            hidden(stop - start, past + stop - first, window, scores.dtype, scores.device)
-        )
-        mixed = torch.bmm(scores.softmax(-1).to(value_KTD.dtype), value_KTD[:, first : past + stop])
-        found[start:stop] = mixed.view(heads, stop - start, width).transpose(0, 1)
-    return found
+        queries = query_HLD[:, start:stop].unflatten(0, (groups, -1))
+        shape = (groups, queries.shape[1], past + stop - first, width)
+        keys, values = (each[:, None, first : past + stop].expand(shape) for each in (key_KTD, value_KTD))
+        size = (stop - start, past + stop - first, window)
+        if size not in masks:
+            masks[size] = hidden(*size, query_HLD.dtype, query_HLD.device)
+        part = F.scaled_dot_product_attention(queries, keys, values, attn_mask=masks[size], scale=scale)
+        found.append(part.flatten(0, 1).transpose(0, 1))
+    return found[0] if len(found) == 1 else torch.cat(found)
 
 
 def hidden(length: int, total: int, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:

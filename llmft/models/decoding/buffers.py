@@ -21,6 +21,14 @@ class Buffer:
         self.keys = torch.zeros(*shape, keys.shape[-1], dtype=values.dtype, device=values.device)
         self.values = torch.zeros(*shape, values.shape[-1], dtype=values.dtype, device=values.device)
 
+    def append(self, places_R: Tensor, keys_KRD: Tensor, values_KRD: Tensor) -> None:
+        """Write the new key and value of row i at its position `places_R[i]`."""
+        (_, heads, width, _), rows = self.keys.shape, len(places_R)
+        every = torch.arange(rows * heads, device=places_R.device)
+        places = every * width + places_R.repeat_interleave(heads)
+        for kept, new in ((self.keys, keys_KRD), (self.values, values_KRD)):
+            kept.view(-1, kept.shape[-1]).index_copy_(0, places, new.transpose(0, 1).flatten(0, 1).to(kept.dtype))
+
     def move(self, sources: Tensor, targets: Tensor, stop: int, start: int = 0) -> None:
         """Let rows `targets` hold what rows `sources` hold at positions from `start` up to `stop`."""
         if len(sources) and stop > start:

@@ -11,6 +11,7 @@ from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
 from llmft.models.attention import UnsupportedAttention
 from llmft.models.decoding.decoder import Prompts
 from llmft.models.decoding.pair import Pairs
+from llmft.models.decoding.weights import StandIns
 from llmft.models.family import Family
 from llmft.models.load import Pretrained
 from llmft.models.path_check import KNOWN_LAYERS
@@ -46,7 +47,13 @@ FOLLOW = [1, 0, 2, 2]  # whom the texts of two sources follow after the first to
 _compared: WeakKeyDictionary[PreTrainedModel, dict[tuple[torch.dtype, bool], bool]] = WeakKeyDictionary()
 
 
-def covered(pretrained: Pretrained, config: GenerationConfig, sources: Sequence[Sequence[int]], precision: torch.dtype) -> bool:
+def covered(
+    pretrained: Pretrained,
+    config: GenerationConfig,
+    sources: Sequence[Sequence[int]],
+    precision: torch.dtype,
+    weights: StandIns,
+) -> bool:
     """Whether our own search may write these texts; if not, transformers' `generate` does."""
     model = pretrained.model
     if not (reads_all(config) and is_plain(model)):
@@ -54,7 +61,7 @@ def covered(pretrained: Pretrained, config: GenerationConfig, sources: Sequence[
     known = _compared.setdefault(model, {})
     kind = (precision, config.num_beams > 1)
     if kind not in known:
-        known[kind] = agrees(pretrained, config, sources, precision)
+        known[kind] = agrees(pretrained, config, sources, precision, weights)
     return known[kind]
 
 
@@ -80,7 +87,13 @@ def is_plain(model: PreTrainedModel) -> bool:
     )
 
 
-def agrees(pretrained: Pretrained, config: GenerationConfig, sources: Sequence[Sequence[int]], precision: torch.dtype) -> bool:
+def agrees(
+    pretrained: Pretrained,
+    config: GenerationConfig,
+    sources: Sequence[Sequence[int]],
+    precision: torch.dtype,
+    weights: StandIns,
+) -> bool:
     """Write a few tokens after the beginnings of two sources, and compare all scores with those of the plain forward pass.
 
     With beams the two texts of a source change places on the way. Each is read alone by the plain pass, so a search on which
@@ -93,7 +106,8 @@ def agrees(pretrained: Pretrained, config: GenerationConfig, sources: Sequence[S
     usual = [token for source in given for token in source if token != config.pad_token_id] or [0]
     tokens = np.random.default_rng(0).choice(usual, (3, 2 * beams)).tolist()
     try:
-        found, windows = scores_of_search(pretrained, config, given, tokens, beams)
+        with weights.in_place():
+            found, windows = scores_of_search(pretrained, config, given, tokens, beams)
         expected = scores_of_model(pretrained, config, given, tokens, beams)
     except (UnsupportedAttention, TypeError, ValueError, AttributeError, IndexError, RuntimeError):
         return False  # an architecture that cannot do it fails in its own way: by a keyword, a shape or a mask

@@ -8,8 +8,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from llmft.models.attention import UnsupportedAttention, attention
-from llmft.models.decoding.attend import KEPT_KEYS, beams_over_both, causal, next_tokens
+from llmft.models.decoding.attend import KEPT_KEYS, Masks, beams_over_both, causal, next_tokens
 from llmft.models.decoding.buffers import Buffer, Kept, Layer, moved
+from llmft.models.decoding.flat_pass import flat_scores
+from llmft.models.flat.decoder import layers_of
 from llmft.models.padded import logits_of_rows
 
 # S prompts, R = S * beams texts, N flat tokens of a pass, V vocabulary, H query heads, K key/value heads, D head width
@@ -50,7 +52,10 @@ class Prompts:
         self.rows_R = self.lengths_R = torch.empty(
             0, dtype=torch.long
         )  # rows in use and their lengths, while texts are continued
+        self.triangles: Masks = {}
         self.masks: dict[int | None, tuple[Tensor, Tensor | None]] = {}
+        # on a GPU these layers are compiled first, which a few texts do not pay for
+        self.layers = layers_of(model) if model.device.type == "cpu" else None
         self.cache = Kept(self.write, lambda: max(self.lengths, default=0))
 
     @property
@@ -84,7 +89,7 @@ class Prompts:
 
     def forward(self, pieces: list[Piece]) -> Tensor:
         """Read one pass of pieces; return the scores after those that end a prompt."""
-        self.pieces = pieces
+        self.pieces, self.triangles = pieces, {}
         try:
             device = self.model.device
             flat = [token for piece in pieces for token in piece.tokens]
@@ -93,27 +98,36 @@ class Prompts:
             for piece in pieces:
                 total += len(piece.tokens)
                 ends += [total - 1] * piece.last
-            inputs = self.inputs(torch.tensor([flat], device=device), torch.tensor([positions], device=device))
-            with attention(self.model, KEPT_KEYS):
-                return logits_of_rows(self.model, inputs, torch.tensor(ends, dtype=torch.long, device=device)).float()
+            rows = torch.tensor(ends, dtype=torch.long, device=device)
+            return self.scores(torch.tensor(flat, device=device), torch.tensor(positions, device=device), rows)
         finally:
             self.pieces = []
 
     def step(self, tokens_R: Tensor) -> Tensor:
         """Append a token to each text and return the scores (R, V) of the next."""
         device = self.model.device
-        self.rows_R = torch.arange(len(self.prompts), device=device)
         self.lengths_R = torch.tensor(self.lengths, device=device)
         self.masks = {}
-        positions = self.lengths_R.repeat_interleave(self.beams)
-        with attention(self.model, KEPT_KEYS):
-            logits = self.model(**self.inputs(tokens_R[None], positions[None])).logits[0]
+        scores_RV = self.scores(tokens_R, self.lengths_R.repeat_interleave(self.beams), None)
         self.written = [count + 1 for count in self.written]
-        return logits.float()
+        return scores_RV
 
-    def inputs(self, tokens: Tensor, positions: Tensor) -> dict[str, object]:
+    def scores(self, tokens_N: Tensor, positions_N: Tensor, rows: Tensor | None) -> Tensor:
+        """Send a pass of tokens through the model; return the scores after those at `rows`, None: all."""
         self.windows = []
-        return {"input_ids": tokens, "position_ids": positions, "past_key_values": self.cache, "use_cache": True, "texts": self}
+        if self.layers is not None:
+            return flat_scores(self, self.model, self.layers, tokens_N, positions_N, rows, self.dtype()).float()
+        inputs = {"input_ids": tokens_N[None], "position_ids": positions_N[None], "past_key_values": self.cache}
+        inputs |= {"use_cache": True, "texts": self}
+        with attention(self.model, KEPT_KEYS):
+            if rows is None:
+                return self.model(**inputs).logits[0].float()
+            return logits_of_rows(self.model, inputs, rows).float()
+
+    def dtype(self) -> torch.dtype:
+        """Return the format that products are computed in."""
+        device = self.model.device.type
+        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.model.dtype
 
     def keep(self, order: list[int]) -> None:
         """Go on with these prompts and their texts only, in this order."""
@@ -148,8 +162,7 @@ class Prompts:
                 source.values[piece.row, :, places] = values[0, :, start:stop]
                 start = stop
         elif self.beams == 1:
-            source.keys[self.rows_R, :, self.lengths_R] = keys[0].transpose(0, 1).to(source.keys.dtype)
-            source.values[self.rows_R, :, self.lengths_R] = values[0].transpose(0, 1)
+            source.append(self.lengths_R, keys[0], values[0])
         else:
             if layer.own is None:
                 layer.own = Buffer(self.rows * self.beams, self.new_tokens, keys, values)
@@ -168,32 +181,44 @@ class Prompts:
         window: int | None,
         bias: Tensor | None,
     ) -> Tensor:
-        """Attention of the pass's tokens (1, H, N, D), each over its own text, as (1, N, H, D)."""
+        """Attention of the pass's tokens (1, H, N, D), whose keys were just kept, as (1, N, H, D): for transformers' layers."""
         if mask is not None or bias is not None:
             raise UnsupportedAttention("attention of a decoder with a mask or a bias of its own")
+        layer = self.cache.layers[module.layer_idx]  # type: ignore[index]
+        return self.over_kept(layer, query[0], scale, window, ends=False)[None]
+
+    def read(
+        self, place: int, query_QHE: Tensor, key_NKE: Tensor, value_NKE: Tensor, scale: float, window: int | None, ends: bool
+    ) -> Tensor:
+        """Keep what layer `place` has new, and return what the queries read (Q, H, E). ends: only a prompt's last token asks."""
+        self.cache.update(key_NKE.transpose(0, 1)[None], value_NKE.transpose(0, 1)[None], place)
+        return self.over_kept(self.cache.layers[place], query_QHE.transpose(0, 1), scale, window, ends)
+
+    def over_kept(self, layer: Layer, query_HND: Tensor, scale: float, window: int | None, ends: bool) -> Tensor:
+        """Attention of a pass's queries, each over its own text, as (N, H, D)."""
         self.windows.append(window)
-        query_HND, start, found = query[0], 0, []
-        if query_HND.dtype is not values.dtype:
-            query_HND = query_HND.to(values.dtype)
+        assert layer.source is not None
+        keys, values = layer.source.keys, layer.source.values
+        query_HND = query_HND.to(values.dtype)
         if self.pieces:
+            start, found = 0, []
             for piece in self.pieces:
-                stop, total = start + len(piece.tokens), piece.past + len(piece.tokens)
-                seen = (keys[piece.row, :, :total], values[piece.row, :, :total])
-                found.append(causal(query_HND[:, start:stop], *seen, scale, window))
+                stop, total = start + (piece.last if ends else len(piece.tokens)), piece.past + len(piece.tokens)
+                if stop > start:
+                    seen = (keys[piece.row, :, :total], values[piece.row, :, :total])
+                    found.append(causal(query_HND[:, start:stop], *seen, scale, window, self.triangles))
                 start = stop
-            return torch.cat(found)[None]
-        query_RHD = query_HND.transpose(0, 1)
-        used = len(self.prompts)
+            return torch.cat(found) if found else query_HND.transpose(0, 1)
+        query_RHD, used = query_HND.transpose(0, 1), len(self.prompts)
         before, own_mask = self.mask_of(window, values)
         if self.beams == 1:
             total = max(self.lengths) + 1
-            return next_tokens(query_RHD, keys[:used, :, :total], values[:used, :, :total], before, scale)[None]
-        own = self.cache.layers[module.layer_idx].own  # type: ignore[index]
-        assert own is not None
+            return next_tokens(query_RHD, keys[:used, :, :total], values[:used, :, :total], before, scale)
+        assert layer.own is not None
         total, stop = max(self.prompts), self.written[0] + 1
         source = (keys[:used, :, :total], values[:used, :, :total], before)
-        written = (own.keys[: used * self.beams, :, :stop], own.values[: used * self.beams, :, :stop], own_mask)
-        return beams_over_both(query_RHD, source, written, scale)[None]
+        written = (layer.own.keys[: used * self.beams, :, :stop], layer.own.values[: used * self.beams, :, :stop], own_mask)
+        return beams_over_both(query_RHD, source, written, scale)
 
     def mask_of(self, window: int | None, like: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return what is added to the scores of the kept keys, and with beams to those of a text's own if anything is."""

@@ -48,7 +48,9 @@ def projection_of(layer: Any) -> Projection | None:
     base = getattr(layer, "base_layer", None)
     if type(base) is not nn.Linear or not hasattr(layer, "lora_A"):
         return None
-    if layer.merged or layer.disable_adapters or list(layer.lora_A) != ["default"] or layer.lora_variant:
+    if layer.merged:  # the update is in the weight
+        return Projection(base.weight, base.bias)
+    if layer.disable_adapters or list(layer.lora_A) != ["default"] or layer.lora_variant:
         return None
     down, up, dropout = layer.lora_A["default"], layer.lora_B["default"], layer.lora_dropout["default"]
     if down.bias is not None or up.bias is not None or not isinstance(dropout, nn.Identity):

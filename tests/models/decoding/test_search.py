@@ -54,6 +54,17 @@ def test_it_writes_what_transformers_writes(open_writer, sources_for, reference,
 
 
 @pytest.mark.usefixtures("ours")
+@pytest.mark.parametrize("settings", [SETTINGS["greedy"], SETTINGS["beams"]], ids=["greedy", "beams"])
+@pytest.mark.parametrize("name", ["llama", "mistral"])
+def test_so_it_does_through_transformers_layers(open_writer, sources_for, reference, monkeypatch, name, settings):
+    """As on a GPU, and for architectures that are made in another way."""
+    monkeypatch.setattr("llmft.models.decoding.decoder.layers_of", lambda model: None)
+    pretrained = open_writer(name)
+    sources, config = sources_for(pretrained), configured(pretrained, settings)
+    assert written(pretrained, sources, config) == reference(pretrained, sources, config)
+
+
+@pytest.mark.usefixtures("ours")
 @pytest.mark.parametrize("beams", [1, 3], ids=["greedy", "beams"])
 @pytest.mark.parametrize("name", ["gpt2", "mistral", "t5", "bart"])
 def test_what_a_model_forces_and_forbids(open_writer, sources_for, reference, name, beams):

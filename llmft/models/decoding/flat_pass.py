@@ -1,0 +1,63 @@
+"""A pass of a Llama-like decoder over flat tokens, on the layers that training uses, with keys and values kept.
+
+The same sums as transformers' own forward pass with fewer passes over memory between the products.
+"""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from llmft.models.flat.decoder import Layer, through
+from llmft.models.flat.pointwise import rotate
+
+# N flat tokens, Q of them that ask, V vocabulary, H query heads, K key/value heads, E head width
+
+
+class Keeper(Protocol):
+    """Who keeps keys and values and knows which a token sees; see `decoder.Prompts`."""
+
+    def read(
+        self, place: int, query_QHE: Tensor, key_NKE: Tensor, value_NKE: Tensor, scale: float, window: int | None, ends: bool
+    ) -> Tensor:
+        """Keep what layer `place` has new, and return what the queries read (Q, H, E). ends: only a prompt's last token asks."""
+
+
+class Attending:
+    """What a layer asks for attention, in the place of `flat.attending.Attending`; `rows` are those that ask, None: all."""
+
+    def __init__(self, keeper: Keeper, place: int, layer: Layer, rows: Tensor | None, cos_NE: Tensor, sin_NE: Tensor) -> None:
+        self.keeper, self.place, self.layer, self.rows = keeper, place, layer, rows
+        self.turn_k = cos_NE[:, None], sin_NE[:, None]
+        self.turn_q = self.turn_k if rows is None else (cos_NE[rows, None], sin_NE[rows, None])
+        self.width = cos_NE.shape[-1]
+
+    def heads(self, x: Tensor) -> Tensor:
+        """Return a projection's output as heads (Q or N, heads, E)."""
+        return x.unflatten(1, (-1, self.width))
+
+    def forward(self, q_QHE: Tensor, k_NKE: Tensor, v_NKE: Tensor) -> tuple[Tensor, None]:
+        """Return what is read (Q, H, E), and nothing for a backward pass."""
+        q_QHE, k_NKE = rotate(q_QHE, *self.turn_q), rotate(k_NKE, *self.turn_k)
+        layer, ends = self.layer, self.rows is not None
+        return self.keeper.read(self.place, q_QHE, k_NKE, v_NKE, layer.scale, layer.window, ends), None
+
+
+def flat_scores(
+    keeper: Keeper,
+    model: PreTrainedModel,
+    layers: list[Layer],
+    tokens_N: Tensor,
+    positions_N: Tensor,
+    rows: Tensor | None,
+    dtype: torch.dtype,
+) -> Tensor:
+    """Return the scores (Q, V) after the tokens at `rows`, None: all. In the last layer the others leave keys and values alone."""
+    base = model.base_model
+    h_ND = base.embed_tokens(tokens_N).to(dtype)  # type: ignore[operator]
+    cos, sin = base.rotary_emb(h_ND[None], position_ids=positions_N[None])  # type: ignore[operator]
+    for place, layer in enumerate(layers):
+        asking = rows if place == len(layers) - 1 else None
+        h_ND = through(h_ND, layer, Attending(keeper, place, layer, asking, cos[0], sin[0]))  # type: ignore[arg-type]
+    return model.get_output_embeddings()(base.norm(h_ND))  # type: ignore[operator]
