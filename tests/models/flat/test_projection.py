@@ -86,6 +86,18 @@ def test_an_adapter_is_seen():
     torch.testing.assert_close(project(x, [found])[0][0], layer(x))
 
 
+def test_an_adapter_that_is_in_the_weight_is_not_added_again():
+    layer = lora()
+    nn.init.normal_(layer.lora_B["default"].weight)
+    x = torch.randn(TOKENS, WIDTH)
+    expected = layer(x)
+    layer.merge()
+    found = projection_of(layer)
+    assert found is not None
+    assert found.update is None
+    torch.testing.assert_close(project(x, [found])[0][0], expected)
+
+
 def with_dropout():
     layer = lora()
     layer.lora_dropout["default"] = nn.Dropout(0.1)
@@ -98,12 +110,6 @@ def switched_off():
     return layer
 
 
-def merged():
-    layer = lora()
-    layer.merge()
-    return layer
-
-
-@pytest.mark.parametrize("make", [with_dropout, switched_off, merged, lambda: nn.Embedding(3, 4), lambda: nn.Bilinear(2, 2, 2)])
+@pytest.mark.parametrize("make", [with_dropout, switched_off, lambda: nn.Embedding(3, 4), lambda: nn.Bilinear(2, 2, 2)])
 def test_what_is_no_plain_linear_layer(make):
     assert projection_of(make()) is None

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from llmft.hardware.limits import peak_resident_bytes
 from scripts.bench.contest import Expected, lengths_of, other_start, summed_up, wrong
 from scripts.bench.flops import Lengths
 from scripts.bench.stopwatch import Watched, watch
@@ -115,7 +116,8 @@ def test_watching(tmp_path: Path):
     assert seen.lines == [{"step": 0}, {"step": 1}]
     assert 0.15 < seen.at[0] < seen.at[1] <= seen.wall
     assert seen.at[1] - seen.at[0] > 0.1
-    assert 80 << 20 < seen.peak_bytes < 400 << 20
+    # the kernel counts what the watching process held when it split in two, which matters where that is large, as here
+    assert 80 << 20 < seen.peak_bytes < max(400 << 20, peak_resident_bytes() + (1 << 20))
     assert 0.25 < seen.cpu_at[0] <= seen.cpu_at[1] <= seen.cpu + 0.02
     assert seen.cpu < seen.wall * 2
     assert log.read_text() == "printed\n"
