@@ -73,12 +73,12 @@ def predict(run: PredictRun, command: list[str]) -> None:
         return
     partial = partial_of(run, folder, source, output, learner)
     if source is None:
-        partial.unlink(missing_ok=True)  # nobody knows whether stdin brings the same texts again
+        durable.unlink(partial)  # nobody knows whether stdin brings the same texts again
     found = [as_row(formulation, each) for each in predict_examples(learner, examples, partial, total, "predicting")]
     text = rendered(found, output.suffix)
     signals.close()  # a command that was stopped here could not be repeated: its output would be there
     durable.write_text(output, text)
-    partial.unlink()
+    durable.unlink(partial)
     say(f"{len(found)} predictions: {output}")
     if output.suffix == ".csv" and (num := sum(computes(value) for row in found for value in row.values())):
         say(

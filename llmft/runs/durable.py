@@ -103,6 +103,12 @@ def make_folder(path: Path) -> None:
         disk.sync(path.parent)
 
 
+def unlink(path: Path) -> None:
+    """Remove the file `path`, which may be gone already."""
+    with explained(path), contextlib.suppress(FileNotFoundError):
+        disk.unlink(path)
+
+
 @contextlib.contextmanager
 def draft(path: Path, facts: dict[str, Any] | None = None) -> Iterator[Draft]:
     """A folder to fill, which becomes `path` when the block ends and vanishes when an exception leaves it.

@@ -44,13 +44,12 @@ def score_examples(learner: Learner, examples: Sequence[Example], path: Path, ti
         return Scored({}, [])
     formulation, partial = learner.formulation, path.with_name(f".{path.name}.partial")
     if path.exists():
-        partial.unlink(missing_ok=True)  # killed between the two
+        durable.unlink(partial)  # killed between the two
         found = [formulation.from_row(row["id"], row, str(path)) for row in Journal.read(path)]
         return scored(formulation, examples, found)
-    path.parent.mkdir(parents=True, exist_ok=True)
     predictions = predict_examples(learner, examples, partial, len(examples), title)
     result = score_predictions(formulation, examples, predictions, path)
-    partial.unlink()
+    durable.unlink(partial)
     return result
 
 
@@ -65,7 +64,7 @@ def score_predictions(
 
 def write_rows(path: Path, result: Scored) -> None:
     """Write predictions/SPLIT.jsonl."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    durable.make_folder(path.parent)
     durable.write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in result.rows))
 
 

@@ -38,7 +38,7 @@ REFUSED = {
     ),
     "a power of powers": ("{{ 9 ** (9 ** 9) }}", TIME),
     "a power at compile time": ("{% if (7 ** (8 ** 9)) > 0 %}a{% endif %}", TIME),
-    "a long division": ("{% for i in range(9999) %}{{ (10 ** 300000) // (3 ** 100000) }}{% endfor %}", TIME),
+    "a long division": ("{% for i in range(9999) %}{% set n = (i + 10) ** 300000 // (i + 3) ** 100000 %}{% endfor %}", TIME),
     "a slow search": ("{% for i in range(99999) %}{{ ('a' * 99999).find('a' * 50000 ~ 'b') }}{% endfor %}", TIME),
     "a sort in a loop": ("{% for i in range(99999) %}{{ range(99999)|sort|length }}{% endfor %}", TIME),
     "continue without end": (
@@ -121,7 +121,7 @@ def canary(tmp_path, monkeypatch):
 def _hurried():
     """The same bounds, but less time until they are met."""
     chat_template.close()
-    before, chat_template.SECONDS = chat_template.SECONDS, 0.2
+    before, chat_template.SECONDS = chat_template.SECONDS, 0.8
     yield
     chat_template.SECONDS = before
     chat_template.close()

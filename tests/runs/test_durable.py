@@ -270,3 +270,15 @@ def test_whoever_may_read_a_folder_may_read_what_safetensors_wrote_into_it(tmp_p
     mode = (tmp_path / "new" / "weights.safetensors").stat().st_mode
     (tmp_path / "plain").touch()
     assert mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_file_is_removed_unless_it_is_gone_already(tmp_path, monkeypatch):
+    path = tmp_path / "x"
+    path.touch()
+    durable.unlink(path)
+    assert not path.exists()
+    durable.unlink(path)
+    path.touch()
+    monkeypatch.setenv("LLMFT_FAILPOINT", "unlink:1:EIO")
+    with pytest.raises(LlmftError, match=r"x: cannot be written: Input/output error"):
+        durable.unlink(path)
