@@ -1,11 +1,12 @@
 """Encoders over flat tokens: inside transformers' own forward pass, their layers see the tokens of a padded batch alone."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
@@ -13,6 +14,7 @@ from llmft.hardware.precision import autocast
 from llmft.models.attention import ragged
 from llmft.models.ragged.dropout import dropped
 from llmft.models.ragged.layers import Unknown, bert_layers, checkpointed, run
+from llmft.models.ragged.lookup import looked_up
 
 # B documents, T tokens of the longest, N tokens of all, D model width
 
@@ -63,10 +65,33 @@ def flat_encoder(model: PreTrainedModel, mask_BT: Tensor, dtype: torch.dtype) ->
         states = h_ND if whole else torch.zeros_like(h_XD, dtype=h_ND.dtype).index_copy(0, places_N, h_ND)
         return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states.view(hidden_states.shape))
 
-    with ragged(model):
-        encoder.forward = forward
-        dropout.forward = lambda h_BTD: dropped(h_BTD.flatten(0, 1), dropout.p, dropout.training).view(h_BTD.shape)
-        try:
-            yield
-        finally:
-            del encoder.forward, dropout.forward
+    with ragged(model), ExitStack() as replaced:
+        replaced.enter_context(instead(encoder, forward))
+        replaced.enter_context(instead(dropout, partial(dropped_rows, dropout)))
+        table: Any = model.get_input_embeddings()
+        if torch.is_grad_enabled() and read_once(model, table):
+            replaced.enter_context(instead(table, partial(looked_up, table)))
+        yield
+
+
+@contextmanager
+def instead(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Inside the block a module's forward pass is another."""
+    module.forward = forward
+    try:
+        yield
+    finally:
+        del module.forward
+
+
+def dropped_rows(module: nn.Dropout, h_BTD: Tensor) -> Tensor:
+    """A module's dropout, by the masks of the layers."""
+    return dropped(h_BTD.flatten(0, 1), module.p, module.training).view(h_BTD.shape)
+
+
+def read_once(model: PreTrainedModel, table: nn.Module) -> bool:
+    """Tell whether a table is trained, is a plain one, and stands for no output embedding, too."""
+    if type(table) is not nn.Embedding or not table.weight.requires_grad or table.max_norm or table.scale_grad_by_freq:
+        return False
+    output = model.get_output_embeddings()
+    return output is None or output.weight is not table.weight

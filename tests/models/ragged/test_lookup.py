@@ -1,0 +1,52 @@
+"""The gradient of an embedding table, written row by row, against torch's."""
+
+import pytest
+import torch
+from torch import nn
+
+from llmft.models.ragged.lookup import looked_up
+from llmft.training.optimizer import adafactor, adamw, clip_gradients, muon, sgd
+
+
+def tables(padding=None):
+    torch.manual_seed(0)
+    one, two = nn.Embedding(20, 6, padding_idx=padding), nn.Embedding(20, 6, padding_idx=padding)
+    two.load_state_dict(one.state_dict())
+    return one, two
+
+
+def passed(table, read, ids):
+    rows = read(ids)
+    (rows * torch.linspace(-1, 2, rows.numel()).view_as(rows)).sum().backward()
+    return rows
+
+
+BATCHES = [torch.tensor([[3, 4, 3], [0, 19, 4]]), torch.tensor([[7, 3]]), torch.tensor([[5], [5]])]
+
+
+@pytest.mark.parametrize("padding", [None, 3])
+def test_the_gradient_is_torchs(padding):
+    ours, theirs = tables(padding)
+    for _ in range(2):
+        for ids in BATCHES:  # micro-batches of a step add up
+            assert passed(ours, lambda ids: looked_up(ours, ids), ids).equal(passed(theirs, theirs, ids))
+            torch.testing.assert_close(ours.weight.grad, theirs.weight.grad)
+        ours.weight.grad = theirs.weight.grad = None
+
+
+@pytest.mark.parametrize("make", [adamw, sgd, adafactor, muon])
+def test_what_a_step_has_written_is_gone_in_the_next(make):
+    """Optimizers read gradients and clipping scales them: rows that were not read stay zero."""
+    ours, theirs = tables()
+    optimizers = [make([{"params": [table.weight], "weight_decay": 0.1}], 0.1, 0.1)[0] for table in (ours, theirs)]
+    memory = set()
+    for ids in BATCHES * 2:
+        passed(ours, lambda ids: looked_up(ours, ids), ids)
+        passed(theirs, theirs, ids)
+        memory.add(ours.weight.grad.data_ptr())
+        for table, optimizer in zip((ours, theirs), optimizers, strict=True):
+            clip_gradients([table.weight], 0.5)
+            optimizer.step()
+            optimizer.zero_grad()
+        torch.testing.assert_close(ours.weight, theirs.weight)
+    assert len(memory) == 1
