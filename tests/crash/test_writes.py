@@ -99,7 +99,6 @@ def strike(unharmed: Unharmed, folder: Path, place: int, how: str) -> None:
     """Let one operation fail, then repeat the command."""
     operation = unharmed.operations[place]
     run = folder / f"{place}-{how}"
-    run.mkdir(parents=True)
     words = [*unharmed.words, f"output_dir={run}"]
     failpoint = f"*:{unharmed.first + place}:{how}:{run}{unharmed.counted}"
     code, said = crash_lab.run(words, folder, {"LLMFT_FAILPOINT": failpoint})
