@@ -55,11 +55,13 @@ class Formulation(Protocol):
 class Learner(Protocol):
     """A formulation with a model. Made by Learner(formulation, pretrained, generation, precision).
 
-    `unit` is what the loss is summed over and divided by: tokens, windows or texts.
+    `unit` is what the loss is summed over and divided by: tokens, windows or texts. `sharing` lets a learner that can do so compute
+    once what documents begin with alike; it is set once memory was planned, for documents that share nothing.
     """
 
     head: Head
     unit: str
+    sharing: bool
     formulation: Any
     pretrained: Pretrained
     generation: Generation

@@ -134,6 +134,7 @@ def make_plan(run: TrainRun, learner: Learner, corpus: Corpus, order: Order, mic
     micro_tokens, taken = fitting_as_before(run, learner, path, corpus.train, some, planned, state, free)
     if micro_tokens < planned:
         say(f"{planned:,} tokens at once do not fit in memory, {micro_tokens:,} do; this does not change the result")
+    learner.sharing = True
     return Plan(
         parameters=sum(weight.numel() for weight in model.parameters()),
         trained_parameters=sum(weight.numel() for _, weight in learner.pretrained.trained),

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 SEED = 60
 MIB = 1 << 20
-WIDE = 16384
+WIDE = 32768
 """Numbers in the middle of each of two feed-forward layers: more than half a MiB a token that the backward pass needs, which shows
 beside what else a process does with memory."""
 ROWS = 16
@@ -36,7 +36,7 @@ def wide(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def training(model: Path, folder: Path, *settings: str) -> list[str]:
     """Words of a training of two steps of four long rows."""
     path = folder / "rows.jsonl"
-    rows = [{"text": "red green " * 15 + str(number), "answer": f"blue {number}"} for number in range(ROWS)]
+    rows = [{"text": f"{number} " + "red green " * 15, "answer": f"blue {number}"} for number in range(ROWS)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return [
         *("train", "task=summarization", f"model.name={model}", f"task.data.train={path}", "task.data.holdout=0"),

@@ -41,6 +41,7 @@ class CausalLM:
         self.generation = generation
         self.precision = precision
         self.path = Path.plain
+        self.sharing = False
         task, context = formulation.task, pretrained.context
         window = min((each for each in (task.max_source_tokens, context) if each), default=None)
         if window is None:
@@ -86,17 +87,17 @@ class CausalLM:
         return {"window": self.window, "end": self.pretrained.tokenizer.eos_token_id}
 
     @property
-    def sharing(self) -> bool:
+    def shares(self) -> bool:
         """Whether what documents begin with alike is computed once: where layers are written out, on processors."""
-        return self.path is Path.flat and self.pretrained.model.device.type == "cpu"
+        return self.sharing and self.path is Path.flat and self.pretrained.model.device.type == "cpu"
 
     def cut(self, documents: Sequence[Encoded], micro_tokens: int) -> list[list[Encoded]]:
         """Cut a step's documents into micro-batches of at most `micro_tokens` tokens."""
-        return (cut_shared if self.sharing else cut)(documents, micro_tokens)
+        return (cut_shared if self.shares else cut)(documents, micro_tokens)
 
     def collate(self, documents: Sequence[Encoded]) -> Batch:
         """Lay windows end to end, on the model's device."""
-        return (collate_shared if self.sharing else collate_decoder)(documents).to(self.pretrained.model.device)
+        return (collate_shared if self.shares else collate_decoder)(documents).to(self.pretrained.model.device)
 
     def loss(self, documents: Sequence[Encoded]) -> Tensor:
         """Negative log-likelihood, summed over tokens."""

@@ -45,6 +45,7 @@ class LabelHead:
         self.generation = generation
         self.precision = precision
         self.form = Form.alone
+        self.sharing = False  # nothing is shared here
         self.kind = formulation.task.label_kind
         config, tokenizer = pretrained.model.config, pretrained.tokenizer
         if not formulation.labels and self.kind is not LabelKind.value:

@@ -45,6 +45,7 @@ class MaskedLM:
         self.generation = generation
         self.precision = precision
         self.form = Form.alone
+        self.sharing = False  # nothing is shared here
         task, tokenizer = formulation.task, pretrained.tokenizer
         if tokenizer.mask_token_id is None:
             raise ModelError(

@@ -39,6 +39,7 @@ class SpanEncoder:
         self.generation = generation
         self.precision = precision
         self.form = Form.alone
+        self.sharing = False  # nothing is shared here
         task = formulation.task
         limits = [limit for limit in (task.max_source_tokens, pretrained.context) if limit is not None]
         self.windower = Windower(pretrained.tokenizer, min(limits, default=None), task.overlap, task.truncation)

@@ -38,6 +38,7 @@ class TextDecoder:
         self.generation = generation
         self.precision = precision
         self.path = Path.plain
+        self.sharing = False
         self.prompt = Prompt(formulation.task, pretrained.tokenizer)
         self.frame = len(self.prompt.prompt_ids(""))  # tokens that the prompt adds around a source
         context = pretrained.context
@@ -142,17 +143,17 @@ class TextDecoder:
         }
 
     @property
-    def sharing(self) -> bool:
+    def shares(self) -> bool:
         """Whether what documents begin with alike is computed once: where layers are written out, on processors."""
-        return self.path is Path.flat and self.pretrained.model.device.type == "cpu"
+        return self.sharing and self.path is Path.flat and self.pretrained.model.device.type == "cpu"
 
     def cut(self, documents: Sequence[Encoded], micro_tokens: int) -> list[list[Encoded]]:
         """Cut a step's documents into micro-batches of at most `micro_tokens` tokens."""
-        return (cut_shared if self.sharing else cut)(documents, micro_tokens)
+        return (cut_shared if self.shares else cut)(documents, micro_tokens)
 
     def collate(self, documents: Sequence[Encoded]) -> Batch:
         """Lay documents end to end, on the model's device."""
-        return (collate_shared if self.sharing else collate_decoder)(documents).to(self.pretrained.model.device)
+        return (collate_shared if self.shares else collate_decoder)(documents).to(self.pretrained.model.device)
 
     def loss(self, documents: Sequence[Encoded]) -> Tensor:
         """Negative log-likelihood of the answers, summed over tokens."""

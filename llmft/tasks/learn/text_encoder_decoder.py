@@ -40,6 +40,7 @@ class TextEncoderDecoder:
         self.generation = generation
         self.precision = precision
         self.form = Form.alone
+        self.sharing = False  # nothing is shared here
         task = formulation.task
         self.forced_bos = set_languages(pretrained.tokenizer, pretrained.model, task.source_language, task.target_language)
         self.prompt = EncoderPrompt(task, pretrained.tokenizer, pretrained.model.config)
