@@ -100,7 +100,7 @@ def suffer(fault: Fault, known: Reference, folder: Path) -> None:
     assert all(found[name].view(torch.int32).equal(expected[name].view(torch.int32)) for name in expected), f"{fault}"
 
 
-@pytest.mark.parametrize("training", TRAININGS)
+@pytest.mark.parametrize("training", ["llama-none", "t5-lora", "bert-lora"])
 def test_two_faults(training: str, references: dict[str, Reference], tiny: Path, tmp_path: Path) -> None:
     print(f"seed {SEED}")
     known = reference(references, training, tiny, tmp_path)

@@ -75,9 +75,7 @@ OTHERS = {
 SIGNALS = {"stopped": signal.SIGTERM, "killed": signal.SIGKILL}
 QUICK = [
     ("full-decoder-4-jsonl", "killed"),
-    ("full-encoder_decoder-1-dataset", "stopped"),
     ("full-encoder-4-dataset", "stopped"),
-    ("lora-decoder-1-dataset", "stopped"),
     ("lora-encoder_decoder-4-jsonl", "killed"),
     ("lora-encoder-1-jsonl", "killed"),
 ]

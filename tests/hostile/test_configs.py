@@ -218,8 +218,14 @@ REFUSED_OF_A_RUN = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("text", REFUSED_OF_A_RUN, ids=range(len(REFUSED_OF_A_RUN)))
-@pytest.mark.parametrize("name", ["eval", "predict"])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        pytest.param(name, text, id=f"{name}-{number}", marks=[pytest.mark.torture] if (number + shift) % 2 else [])
+        for number, text in enumerate(REFUSED_OF_A_RUN)
+        for shift, name in enumerate(["eval", "predict"])
+    ],
+)
 def test_a_run_names_no_code(cage, name, text):
     write(cage / "run/status.json", "{}")
     (cage / "run/config.yaml").write_bytes(text.encode("latin-1"))

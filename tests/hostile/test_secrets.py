@@ -126,8 +126,14 @@ def test_a_sweep_tells_nothing(house):
     assert_untold(folder, said)
 
 
-@pytest.mark.parametrize("secret", [BEARER, URL, *list(ENVIRONMENT.values())[:9]], ids=lambda secret: secret[:6])
-@pytest.mark.parametrize("place", ["argv", "yaml", "data", "sweep", "run"])
+@pytest.mark.parametrize(
+    ("secret", "place"),
+    [
+        pytest.param(secret, place, id=f"{place}-{secret[:6]}", marks=[pytest.mark.torture] if (number + shift) % 3 else [])
+        for number, secret in enumerate([BEARER, URL, *list(ENVIRONMENT.values())[:9]])
+        for shift, place in enumerate(["argv", "yaml", "data", "sweep", "run"])
+    ],
+)
 def test_settings_hold_none(tmp_path, monkeypatch, secret, place):
     """Typed, in a file, in the name of a data file, in one job of a sweep, in a run's record: refused before anything is written."""
     for name, value in ENVIRONMENT.items():

@@ -13,10 +13,11 @@ from llmft.models.decoding.buffers import Buffer, Kept, Layer, moved
 from llmft.models.decoding.flat_pass import flat_scores
 from llmft.models.flat.decoder import layers_of
 from llmft.models.padded import logits_of_rows
+from llmft.runs import signals
 
 # S prompts, R = S * beams texts, N flat tokens of a pass, V vocabulary, H query heads, K key/value heads, D head width
 
-PASS_TOKENS = {"cpu": 1024}  # tokens of prompts read in one pass: on a CPU what still fits its caches and reused memory
+PASS_TOKENS = {"cpu": 512}  # tokens of prompts read in one pass: on a CPU as many as reuse memory instead of asking for fresh
 OTHER_PASS_TOKENS = 16384
 
 
@@ -75,13 +76,20 @@ class Prompts:
         limit = PASS_TOKENS.get(self.model.device.type, OTHER_PASS_TOKENS)
         first, logits = len(self.prompts), []
         passes: list[list[Piece]] = [[]]
+        room = limit
         for row, prompt in enumerate(prompts, first):
-            for past in range(len(self.shared), len(prompt), limit):
-                piece = Piece(row, past, prompt[past : past + limit], last=past + limit >= len(prompt))
-                if sum(len(each.tokens) for each in passes[-1]) + len(piece.tokens) > limit and passes[-1]:
-                    passes.append([])
+            past = len(self.shared)
+            while past < len(prompt):
+                piece = Piece(row, past, prompt[past : past + room], last=past + room >= len(prompt))
                 passes[-1].append(piece)
+                past, room = past + len(piece.tokens), room - len(piece.tokens)
+                if not room:
+                    passes.append([])
+                    room = limit
+        if not passes[-1]:
+            del passes[-1]
         for pieces in passes:
+            signals.check()
             logits.append(self.forward(pieces))
         self.prompts += [len(prompt) for prompt in prompts]
         self.written += [0] * len(prompts)

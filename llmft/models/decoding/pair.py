@@ -14,6 +14,7 @@ from llmft.models.attention import UnsupportedAttention, attention
 from llmft.models.decoding.attend import KEPT_KEYS, beams_over_source, next_tokens
 from llmft.models.decoding.buffers import Buffer, Kept, Layer, moved
 from llmft.models.decoding.decoder import OTHER_PASS_TOKENS, PASS_TOKENS
+from llmft.runs import signals
 
 # S sources, T tokens of the longest, R = S * beams texts, D model width, V vocabulary, H heads
 
@@ -53,6 +54,7 @@ class Pairs:
         width = max(len(source) for source in sources)
         states, masks, start = [], [], 0
         while start < len(sources):
+            signals.check()
             stop = start + max(1, limit // max(1, len(sources[start])))  # longest first
             stream = stream_of([np.array(source, np.int32) for source in sources[start:stop]]).to(self.model.device)
             tokens, mask = pad_stream(stream, self.pad)
