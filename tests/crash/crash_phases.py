@@ -33,7 +33,12 @@ PHASES = {
     "table": ["llmft.sweep.table.show"],
 }
 """What is done where. `compose` is what comes before the work itself."""
-PIECES = ["llmft.models.generate.SignalCheck.__call__", "torch.Tensor.backward"]
+PIECES = [
+    "llmft.models.decoding.search.Search.append",
+    "llmft.models.decoding.beam.BeamSearch.extend",
+    "llmft.models.decoding.plain.SignalCheck.__call__",
+    "torch.Tensor.backward",
+]
 """Between two of these a command looks for signals."""
 
 

@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeGuard
+from typing import Any
 
 import torch
-from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -15,6 +14,7 @@ from llmft.hardware.memory import available_bytes
 from llmft.models.load import Pretrained
 
 DENSE = (nn.Linear, Conv1D)
+PEFT_LINEAR = "peft.tuners.lora.layer.Linear"  # by name: PEFT is loaded only where there is an adapter
 SHARE = 0.5  # of the memory that is free may be taken for it
 
 
@@ -23,7 +23,7 @@ class StandIns:
     """New weights for some dense layers, and the adapted layers whose adapters are in them. The model's own are never written to."""
 
     weights: tuple[tuple[nn.Module, nn.Parameter], ...]
-    adapted: tuple[LoraLinear, ...]
+    adapted: tuple[Any, ...]
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -48,7 +48,7 @@ def stand_ins(pretrained: Pretrained, precision: torch.dtype) -> StandIns:
     W + (alpha/r) BA is added up in float32 and rounded once (Hu et al. 2021, arXiv:2106.09685).
     """
     model = pretrained.model
-    adapted = {id(layer.base_layer): layer for layer in model.modules() if can_fold(layer)}
+    adapted: dict[int, Any] = {id(layer.base_layer): layer for layer in model.modules() if can_fold(layer)}
     chosen: list[tuple[nn.Module, nn.Parameter, torch.dtype]] = []
     for module in model.modules():
         weight = module._parameters.get("weight")
@@ -71,10 +71,10 @@ def stand_ins(pretrained: Pretrained, precision: torch.dtype) -> StandIns:
     return StandIns(tuple(weights), tuple(adapted.values()))
 
 
-def can_fold(layer: nn.Module) -> TypeGuard[LoraLinear]:
+def can_fold(layer: Any) -> bool:
     """Whether a layer is a plain dense one with one low-rank update, the one that llmft trains."""
     return (
-        type(layer) is LoraLinear
+        f"{type(layer).__module__}.{type(layer).__name__}" == PEFT_LINEAR
         and type(layer.base_layer) in DENSE
         and list(layer.lora_A) == layer.active_adapters == ["default"]
         and not layer.lora_variant  # DoRA and others

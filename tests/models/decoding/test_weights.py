@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from peft.tuners.lora.layer import Linear as LoraLinear
 
 from llmft.config.schema import Adapter, AdapterKind, Generation
 from llmft.errors import DoesNotFit, Stopped
@@ -61,7 +62,7 @@ def test_whatever_happens_they_are_taken_out(adapted, monkeypatch, error):
     step = Prompts.step
 
     def failing(self, tokens):
-        seen.append(any(layer.merged for layer in pretrained.model.modules() if isinstance(layer, module.LoraLinear)))
+        seen.append(any(layer.merged for layer in pretrained.model.modules() if isinstance(layer, LoraLinear)))
         raise error
 
     monkeypatch.setattr(Prompts, "step", failing)
@@ -80,7 +81,7 @@ def test_between_two_texts_the_model_is_its_own(adapted):
     config = generation_config(Generation(max_new_tokens=5), pretrained, [2], 2)
     for _ in generate(pretrained, [[5, 6, 7], [8, 9], [4]], config, 1, torch.float32):
         assert all(torch.equal(weight, before[key]) for key, weight in pretrained.model.named_parameters())
-        assert not any(layer.merged for layer in pretrained.model.modules() if isinstance(layer, module.LoraLinear))
+        assert not any(layer.merged for layer in pretrained.model.modules() if isinstance(layer, LoraLinear))
 
 
 def test_what_does_not_fit_stays_apart(adapted, monkeypatch):
