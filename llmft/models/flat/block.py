@@ -12,7 +12,7 @@ from torch.autograd import Function
 
 from llmft.models.flat.attending import Attending
 from llmft.models.flat.pointwise import gated, gated_backward, gated_parts, normed, rms_norm, rms_norm_backward
-from llmft.models.flat.projection import Projection, project, project_backward, ungrouped
+from llmft.models.projection import Projection, project, project_backward, ungrouped
 
 # N flat tokens, Q of them that ask (all but in a model's last layer), D model width, H query heads, K key/value heads, E head width
 

@@ -3,7 +3,6 @@
 For architectures that are made like Llama: norm, attention with rotary positions, norm, gated feed-forward layer.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +13,7 @@ from transformers import PreTrainedModel
 from llmft.data.batch import Batch
 from llmft.models.flat.attending import Attending
 from llmft.models.flat.block import AttentionHalf, FeedForwardHalf
-from llmft.models.flat.projection import Projection, projection_of
+from llmft.models.projection import Projection, projection_of, tensors_of
 
 # N flat tokens, M rows that carry loss, D model width
 
@@ -61,11 +60,6 @@ def layers_of(model: PreTrainedModel) -> list[Layer] | None:
             )
         )
     return found
-
-
-def tensors_of(projections: Iterable[Projection]) -> list[Tensor | None]:
-    """Return the tensors of projections, in the order that the halves of a layer take them."""
-    return [tensor for each in projections for tensor in each.tensors]
 
 
 def flat_states(model: PreTrainedModel, layers: list[Layer], batch: Batch, dtype: torch.dtype) -> Tensor:

@@ -4,8 +4,9 @@ Written out forward and backward, so that little is kept and memory is passed ov
 residuals are added where products stand.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
+from llmft.models.projection import Projection, project, project_backward, ungrouped
 from llmft.models.ragged.attending import Attending
 from llmft.models.ragged.dropout import Mask, draw
 from llmft.models.ragged.norm import Norm, normalise, normalise_backward
@@ -20,27 +22,6 @@ from llmft.models.ragged.norm import Norm, normalise, normalise_backward
 # N flat tokens, K flat tokens that are read, D model width, F width of the feed-forward layer, H heads
 
 Gradients = tuple[Tensor | None, ...]
-
-
-class Linear(NamedTuple):
-    """A linear layer: weight (O, I), bias (O) or None."""
-
-    weight: Tensor
-    bias: Tensor | None
-
-    def forward(self, x: Tensor, factor: float = 1) -> Tensor:
-        """factor * xW^T + b."""
-        weight = self.weight.to(x.dtype)
-        if self.bias is not None:
-            return torch.addmm(self.bias.to(x.dtype), x, weight.t(), alpha=factor)
-        return x @ weight.t() if factor == 1 else (x @ weight.t()).mul_(factor)
-
-    def backward(self, gradient: Tensor, x: Tensor, of_bias: Tensor | None = None) -> Gradients:
-        """Return the gradients of weight and bias, None where they are frozen; `of_bias`: where its gradient is another."""
-        dweight = gradient.t() @ x if self.weight.requires_grad else None
-        if self.bias is None or not self.bias.requires_grad:
-            return dweight, None
-        return dweight, (gradient if of_bias is None else of_bias).sum(0)
 
 
 class Activation(NamedTuple):
@@ -116,7 +97,7 @@ class Wrap:
 class AttentionHalf(Function):
     """A layer's attention, o(attention(q(x), k(m), v(m))): m is x for self-attention, else the memory, what another stack has read.
 
-    tensors: weight and bias of the norm, q, k, v and o.
+    tensors: weight and bias of the norm, then those of the projections q, k, v and o.
     """
 
     @staticmethod
@@ -125,122 +106,119 @@ class AttentionHalf(Function):
         wrap: Wrap,
         attending: Attending,
         scale: float,
+        projections: Sequence[Projection],
         h_ND: Tensor,
         memory_KD: Tensor | None,
         bias_HLS: Tensor | None,
         *tensors: Any,
     ) -> Tensor:
-        norm, q, k, v, o = Norm(tensors[0], tensors[1], wrap.eps), *(Linear(*tensors[at : at + 2]) for at in (2, 4, 6, 8))
+        norm, (q, k, v, o) = Norm(tensors[0], tensors[1], wrap.eps), ungrouped(projections, tensors[2:])
         x_ND, opened = wrap.open(h_ND, norm)
-        read_KD = x_ND if memory_KD is None else memory_KD
-        asked, keys, values = q.forward(x_ND), k.forward(read_KD), v.forward(read_KD)
+        if memory_KD is None:
+            (asked, keys, values), low = project(x_ND, [q, k, v])
+            low_memory = None
+        else:
+            (asked,), low = project(x_ND, [q])
+            (keys, values), low_memory = project(memory_KD, [k, v])
         if scale != 1:
             asked *= scale
         out, weights = attending.forward(asked, keys, values, bias_HLS)
-        found_ND, closed = wrap.close(h_ND, o.forward(out), norm)
-        ctx.wrap, ctx.attending, ctx.scale, ctx.counts = wrap, attending, scale, (len(opened), len(closed))
-        ctx.save_for_backward(
-            h_ND,
-            memory_KD,
-            bias_HLS,
-            x_ND if wrap.first else None,
-            asked,
-            keys,
-            values,
-            out,
-            *tensors,
-            *opened,
-            *closed,
-            *weights,
-        )
+        (y_ND,), low_out = project(out, [o])
+        found_ND, closed = wrap.close(h_ND, y_ND, norm)
+        ctx.wrap, ctx.attending, ctx.scale, ctx.projections = wrap, attending, scale, projections
+        kept = (h_ND, memory_KD, bias_HLS, x_ND if wrap.first else None, asked, keys, values, out, low, low_memory, low_out)
+        ctx.counts = (len(tensors), len(opened), len(closed))
+        ctx.save_for_backward(*kept, *tensors, *opened, *closed, *weights)
         return found_ND
 
     @staticmethod
     def backward(ctx: Any, gradient_ND: Tensor) -> Gradients:
         wrap, attending = ctx.wrap, ctx.attending
-        h_ND, memory_KD, bias_HLS, x_ND, asked, keys, values, out, *rest = ctx.saved_tensors
-        tensors, rest = rest[:10], rest[10:]
-        norm, q, k, v, o = Norm(tensors[0], tensors[1], wrap.eps), *(Linear(*tensors[at : at + 2]) for at in (2, 4, 6, 8))
-        opened, closed, weights = rest[: ctx.counts[0]], rest[ctx.counts[0] : sum(ctx.counts)], rest[sum(ctx.counts) :]
+        h_ND, memory_KD, bias_HLS, x_ND, asked, keys, values, out, low, low_memory, low_out, *rest = ctx.saved_tensors
+        tensors, opened, closed, weights = parted(rest, ctx.counts)
+        norm, (q, k, v, o) = Norm(tensors[0], tensors[1], wrap.eps), ungrouped(ctx.projections, tensors[2:])
         if x_ND is None:
             x_ND = h_ND
-        read_KD = x_ND if memory_KD is None else memory_KD
         dh_ND, dy_ND, dnorm = wrap.close_backward(gradient_ND, closed, norm)
-        do = o.backward(dy_ND, out)
-        dbias_HLS = torch.zeros_like(bias_HLS) if bias_HLS is not None and ctx.needs_input_grad[5] else None
-        dasked, dkeys, dvalues = attending.backward(dy_ND @ o.weight.to(dy_ND.dtype), asked, keys, values, weights, dbias_HLS)
+        dout, found_o = project_backward(out, [o], low_out, [dy_ND])
+        dbias_HLS = torch.zeros_like(bias_HLS) if bias_HLS is not None and ctx.needs_input_grad[6] else None
+        dasked, dkeys, dvalues = attending.backward(dout, asked, keys, values, weights, dbias_HLS)
         if ctx.scale != 1:
             dasked *= ctx.scale
-        dq, dk, dv = q.backward(dasked, x_ND), k.backward(dkeys, read_KD), v.backward(dvalues, read_KD)
-        wq, wk, wv = (each.weight.to(dasked.dtype) for each in (q, k, v))
-        # a norm that comes last leaves h + f(h): what goes past f is added by the product
-        dx_ND = dasked @ wq if wrap.first else torch.addmm(dh_ND, dasked, wq)
+        past_ND = None if wrap.first else dh_ND  # a norm that comes last leaves h + f(h)
         dmemory_KD = None
         if memory_KD is None:
-            dx_ND.addmm_(dkeys, wk).addmm_(dvalues, wv)
-        elif ctx.needs_input_grad[4]:
-            dmemory_KD = (dkeys @ wk).addmm_(dvalues, wv)
+            dx_ND, found = project_backward(x_ND, [q, k, v], low, [dasked, dkeys, dvalues], past_ND)
+        else:
+            dx_ND, found_q = project_backward(x_ND, [q], low, [dasked], past_ND)
+            dmemory_KD, found_kv = project_backward(memory_KD, [k, v], low_memory, [dkeys, dvalues])
+            found = [*found_q, *found_kv]
         dx_ND, dfirst = wrap.open_backward(dx_ND, dh_ND, h_ND, opened, norm)
-        return None, None, None, dx_ND, dmemory_KD, dbias_HLS, *(dfirst or dnorm), *dq, *dk, *dv, *do
+        return None, None, None, None, dx_ND, dmemory_KD, dbias_HLS, *(dfirst or dnorm), *found, *found_o
 
 
 class FeedForwardHalf(Function):
     """A layer's feed-forward part, down(dropout(act(up(x)))), or with act(up(x)) * gate(x) where there is a gate.
 
-    tensors: weight and bias of the norm, up, gate (None: no gate) and down.
+    tensors: weight and bias of the norm, then those of the projections up, gate if there is one, and down.
     """
 
     @staticmethod
-    def forward(ctx: Any, wrap: Wrap, activation: Activation, dropout: float, h_ND: Tensor, *tensors: Any) -> Tensor:
-        norm, up, down = Norm(tensors[0], tensors[1], wrap.eps), Linear(*tensors[2:4]), Linear(*tensors[6:8])
+    def forward(
+        ctx: Any,
+        wrap: Wrap,
+        activation: Activation,
+        dropout: float,
+        projections: Sequence[Projection],
+        h_ND: Tensor,
+        *tensors: Any,
+    ) -> Tensor:
+        norm, (*ups, down) = Norm(tensors[0], tensors[1], wrap.eps), ungrouped(projections, tensors[2:])
         x_ND, opened = wrap.open(h_ND, norm)
-        up_NF = up.forward(x_ND)
+        (up_NF, *gates), low = project(x_ND, ups)
         active_NF = activation.forward(up_NF)
-        inner_NF, gate_NF = active_NF, None
-        if tensors[4] is not None:
-            gate_NF = Linear(*tensors[4:6]).forward(x_ND)
-            inner_NF = active_NF * gate_NF
+        inner_NF = active_NF * gates[0] if gates else active_NF
         mask: Any = (None, None)
         if dropout:
             mask = draw(inner_NF.shape, dropout)
             inner_NF = mask.ones(inner_NF).mul_(inner_NF)
-        out_ND, closed = wrap.close(h_ND, down.forward(inner_NF, 1 / (1 - dropout)), norm)
-        ctx.wrap, ctx.activation, ctx.factor, ctx.opened = wrap, activation, 1 / (1 - dropout), len(opened)
-        read = h_ND, x_ND if wrap.first else None
-        if gate_NF is not None:
-            ctx.save_for_backward(*read, up_NF, gate_NF, active_NF, inner_NF, *mask, *tensors, *opened, *closed)
+        factor = 1 / (1 - dropout)
+        (y_ND,), low_down = project(inner_NF, [down], factor=factor)
+        out_ND, closed = wrap.close(h_ND, y_ND, norm)
+        inner: tuple[Tensor | None, ...] = (up_NF, None, None, inner_NF, *mask)
+        if gates:
+            inner = (up_NF, gates[0], active_NF, inner_NF, *mask)
         elif activation.by_output:  # what was dropped is 0 then, as what is not active
-            ctx.save_for_backward(*read, None, None, None, inner_NF, None, None, *tensors, *opened, *closed)
-        else:
-            ctx.save_for_backward(*read, up_NF, None, None, inner_NF, *mask, *tensors, *opened, *closed)
+            inner = (None, None, None, inner_NF, None, None)
+        ctx.wrap, ctx.activation, ctx.factor, ctx.projections = wrap, activation, factor, projections
+        ctx.counts = (len(tensors), len(opened), len(closed))
+        ctx.save_for_backward(h_ND, x_ND if wrap.first else None, *inner, low, low_down, *tensors, *opened, *closed)
         return out_ND
 
     @staticmethod
     def backward(ctx: Any, gradient_ND: Tensor) -> Gradients:
         wrap, activation = ctx.wrap, ctx.activation
-        h_ND, x_ND, up_NF, gate_NF, active_NF, inner_NF, drawn, least, *rest = ctx.saved_tensors
-        tensors, rest = rest[:8], rest[8:]
-        norm, up, down = Norm(tensors[0], tensors[1], wrap.eps), Linear(*tensors[2:4]), Linear(*tensors[6:8])
+        h_ND, x_ND, up_NF, gate_NF, active_NF, inner_NF, drawn, least, low, low_down, *rest = ctx.saved_tensors
+        tensors, opened, closed, _ = parted(rest, ctx.counts)
+        norm, (*ups, down) = Norm(tensors[0], tensors[1], wrap.eps), ungrouped(ctx.projections, tensors[2:])
         if x_ND is None:
             x_ND = h_ND
-        dh_ND, dy_ND, dnorm = wrap.close_backward(gradient_ND, rest[ctx.opened :], norm)
-        scaled_ND = dy_ND if ctx.factor == 1 else dy_ND * ctx.factor
-        ddown = down.backward(scaled_ND, inner_NF, dy_ND)
-        dinner_NF = scaled_ND @ down.weight.to(dy_ND.dtype)
+        dh_ND, dy_ND, dnorm = wrap.close_backward(gradient_ND, closed, norm)
+        dinner_NF, found_down = project_backward(inner_NF, [down], low_down, [dy_ND], factor=ctx.factor)
         if drawn is not None:
             dinner_NF *= Mask(drawn, least).ones(dinner_NF)
-        dgate_NF = None
+        dgates = []
         if gate_NF is not None:
-            dgate_NF = dinner_NF * active_NF
+            dgates = [dinner_NF * active_NF]
             dinner_NF *= gate_NF
         dup_NF = activation.backward(dinner_NF, inner_NF if up_NF is None else up_NF)
-        weight = up.weight.to(dup_NF.dtype)
-        dx_ND = dup_NF @ weight if wrap.first else torch.addmm(dh_ND, dup_NF, weight)
-        dgate: Gradients = (None, None)
-        if dgate_NF is not None:
-            gate = Linear(*tensors[4:6])
-            dgate = gate.backward(dgate_NF, x_ND)
-            dx_ND.addmm_(dgate_NF, gate.weight.to(dgate_NF.dtype))
-        dup = up.backward(dup_NF, x_ND)
-        dx_ND, dfirst = wrap.open_backward(dx_ND, dh_ND, h_ND, rest[: ctx.opened], norm)
-        return None, None, None, dx_ND, *(dfirst or dnorm), *dup, *dgate, *ddown
+        past_ND = None if wrap.first else dh_ND
+        dx_ND, found = project_backward(x_ND, ups, low, [dup_NF, *dgates], past_ND)
+        dx_ND, dfirst = wrap.open_backward(dx_ND, dh_ND, h_ND, opened, norm)
+        return None, None, None, None, dx_ND, *(dfirst or dnorm), *found, *found_down
+
+
+def parted(tensors: Sequence[Any], counts: Sequence[int]) -> list[list[Any]]:
+    """Cut a list into lists of so many each, and the rest."""
+    ends = [0, *accumulate(counts), len(tensors)]
+    return [list(tensors[start:stop]) for start, stop in pairwise(ends)]

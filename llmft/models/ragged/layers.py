@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from llmft.models.projection import Projection, projection_of, tensors_of
 from llmft.models.ragged.attending import Attending, spans_of
 from llmft.models.ragged.halves import ACTIVATIONS, Activation, AttentionHalf, FeedForwardHalf, Wrap
 from llmft.models.ragged.norm import Norm, norm_of
@@ -20,10 +21,10 @@ class Unknown(Exception):
 
 @dataclass(frozen=True)
 class Attention:
-    """Attention of a layer: its norm, its weights in the order q, k, v, o with a bias or None each, and how it is computed."""
+    """Attention of a layer: its norm, its projections q, k, v and o, and how it is computed."""
 
     norm: Norm
-    tensors: tuple[Tensor | None, ...]
+    projections: tuple[Projection, ...]
     heads: int
     scale: float
     dropout: float
@@ -31,10 +32,10 @@ class Attention:
 
 @dataclass(frozen=True)
 class FeedForward:
-    """Feed-forward part of a layer: its norm, its weights in the order up, gate, down, and how it is computed."""
+    """Feed-forward part of a layer: its norm, its projections up, gate if there is one, and down, and how it is computed."""
 
     norm: Norm
-    tensors: tuple[Tensor | None, ...]
+    projections: tuple[Projection, ...]
     activation: Activation
     dropout: float
 
@@ -55,13 +56,15 @@ def checkpointed(model: PreTrainedModel) -> bool:
     return any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
 
 
-def weights_of(*modules: nn.Module | None) -> tuple[Tensor | None, ...]:
-    """Return weight and bias of linear layers. Raises Unknown for one that is more than that, by an adapter for one."""
-    found: list[Tensor | None] = []
+def projections_of(*modules: nn.Module) -> tuple[Projection, ...]:
+    """Return what linear layers compute. Raises Unknown for one that is not known here, such as one with dropout in its adapter."""
+    found = []
     for module in modules:
-        if module is not None and type(module) is not nn.Linear:
-            raise Unknown(f"a layer is a {type(module).__module__}.{type(module).__name__}")
-        found += (None, None) if module is None else (module.weight, module.bias)
+        if (projection := projection_of(module)) is None:
+            raise Unknown(
+                f"a layer is a {type(module).__module__}.{type(module).__name__} that is more than a product and a plain update"
+            )
+        found.append(projection)
     return tuple(found)
 
 
@@ -90,14 +93,14 @@ def bert_layers(model: PreTrainedModel) -> list[Layer]:
         inner, outer = layer.attention.self, layer.attention.output
         attention = Attention(
             known_norm(outer.LayerNorm),
-            weights_of(inner.query, inner.key, inner.value, outer.dense),
+            projections_of(inner.query, inner.key, inner.value, outer.dense),
             inner.num_attention_heads,
             inner.attention_head_size**-0.5,
             config.attention_probs_dropout_prob,
         )
         feeding = FeedForward(
             known_norm(layer.output.LayerNorm),
-            weights_of(layer.intermediate.dense, None, layer.output.dense),
+            projections_of(layer.intermediate.dense, layer.output.dense),
             known_activation(config.hidden_act),
             0.0,
         )
@@ -113,13 +116,13 @@ def t5_layers(stack: Any) -> list[Layer]:
         parts = []
         for part in block.layer[:-1]:
             inner = part.EncDecAttention if hasattr(part, "EncDecAttention") else part.SelfAttention
-            weights = weights_of(inner.q, inner.k, inner.v, inner.o)
-            parts.append(Attention(known_norm(part.layer_norm), weights, inner.n_heads, 1.0, config.dropout_rate))
+            projections = projections_of(inner.q, inner.k, inner.v, inner.o)
+            parts.append(Attention(known_norm(part.layer_norm), projections, inner.n_heads, 1.0, config.dropout_rate))
         last, dense = block.layer[-1], block.layer[-1].DenseReluDense
-        inputs = (dense.wi_0, dense.wi_1) if config.is_gated_act else (dense.wi, None)
+        inputs = (dense.wi_0, dense.wi_1) if config.is_gated_act else (dense.wi,)
         feeding = FeedForward(
             known_norm(last.layer_norm),
-            weights_of(*inputs, dense.wo),
+            projections_of(*inputs, dense.wo),
             known_activation(config.dense_act_fn),
             config.dropout_rate,
         )
@@ -134,15 +137,15 @@ def bart_layers(stack: Any) -> list[Layer]:
         raise Unknown("whole layers are dropped")
 
     def attention_of(part: Any, norm: nn.Module) -> Attention:
-        weights = weights_of(part.q_proj, part.k_proj, part.v_proj, part.out_proj)
-        return Attention(known_norm(norm), weights, part.num_heads, part.scaling, part.dropout)
+        projections = projections_of(part.q_proj, part.k_proj, part.v_proj, part.out_proj)
+        return Attention(known_norm(norm), projections, part.num_heads, part.scaling, part.dropout)
 
     found = []
     for layer in stack.layers:
         cross = attention_of(layer.encoder_attn, layer.encoder_attn_layer_norm) if hasattr(layer, "encoder_attn") else None
         feeding = FeedForward(
             known_norm(layer.final_layer_norm),
-            weights_of(layer.fc1, None, layer.fc2),
+            projections_of(layer.fc1, layer.fc2),
             known_activation(config.activation_function),
             layer.activation_dropout,
         )
@@ -168,10 +171,11 @@ def run(
             if part is not None:
                 wrap = Wrap(layer.norm_first, part.norm.eps, dropout)
                 attending = Attending(spans, part.heads, part.dropout if training else 0.0)
-                h_ND = AttentionHalf.apply(wrap, attending, part.scale, h_ND, memory, bias, *part.norm[:2], *part.tensors)
+                tensors = (*part.norm[:2], *tensors_of(part.projections))
+                h_ND = AttentionHalf.apply(wrap, attending, part.scale, part.projections, h_ND, memory, bias, *tensors)
         feeding = layer.feed_forward
         wrap = Wrap(layer.norm_first, feeding.norm.eps, dropout)
-        h_ND = FeedForwardHalf.apply(
-            wrap, feeding.activation, feeding.dropout if training else 0.0, h_ND, *feeding.norm[:2], *feeding.tensors
-        )
+        inner = feeding.dropout if training else 0.0
+        tensors = (*feeding.norm[:2], *tensors_of(feeding.projections))
+        h_ND = FeedForwardHalf.apply(wrap, feeding.activation, inner, feeding.projections, h_ND, *tensors)
     return h_ND

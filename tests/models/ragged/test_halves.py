@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from llmft.models.projection import Projection, Update, tensors_of
 from llmft.models.ragged import attending, halves
 from llmft.models.ragged.attending import Attending, spans_of
 from llmft.models.ragged.dropout import draw
@@ -33,8 +34,22 @@ def tensor(*shape):
     return torch.randn(*shape, dtype=torch.float64).requires_grad_()
 
 
-def linear(out, inner, bias):
-    return tensor(out, inner), tensor(out) if bias else None
+def linear(out, inner, bias, rank=0):
+    return Projection(tensor(out, inner), tensor(out) if bias else None, rank_update(out, inner, rank) if rank else None)
+
+
+def rank_update(out, inner, rank):
+    return Update(tensor(rank, inner), tensor(out, rank), 0.7)
+
+
+def through(layer, x):
+    """xW^T + b + s(xA^T)B^T."""
+    found = F.linear(x, layer.weight, layer.bias)
+    return (
+        found
+        if layer.update is None
+        else found + layer.update.scale * F.linear(F.linear(x, layer.update.down), layer.update.up)
+    )
 
 
 def normed(x, weight, bias):
@@ -65,35 +80,38 @@ def assert_alike(found, expected, tensors):
 @pytest.mark.parametrize("rate", [0.0, 0.3])
 @pytest.mark.parametrize("first", [True, False], ids=["norm first", "norm last"])
 @pytest.mark.parametrize("gate", [False, True], ids=["plain", "gated"])
+@pytest.mark.parametrize("rank", [0, 2], ids=["", "updated"])
 @pytest.mark.parametrize("activation", ["relu", "gelu", "gelu_new", "silu"])
-def test_feed_forward(masks, activation, gate, first, rate):
+def test_feed_forward(masks, activation, rank, gate, first, rate):
     bias = not first
     norm = tensor(WIDTH), tensor(WIDTH) if bias else None
-    up, down = linear(INNER, WIDTH, bias), linear(WIDTH, INNER, bias)
-    gating = linear(INNER, WIDTH, bias) if gate else (None, None)
-    h = tensor(7, WIDTH)
-    found = FeedForwardHalf.apply(Wrap(first, 1e-5, rate), ACTIVATIONS[activation], rate, h, *norm, *up, *gating, *down)
+    up, down = linear(INNER, WIDTH, bias, rank), linear(WIDTH, INNER, bias, rank)
+    gates = [linear(INNER, WIDTH, bias)] if gate else []
+    h, layers = tensor(7, WIDTH), [up, *gates, down]
+    tensors = [*norm, *tensors_of(layers)]
+    found = FeedForwardHalf.apply(Wrap(first, 1e-5, rate), ACTIVATIONS[activation], rate, layers, h, *tensors)
     assert len(masks) == (2 if rate else 0)
 
     def inner(x):
-        active = nn.functional.gelu(F.linear(x, *up), approximate="tanh") if activation == "gelu_new" else None
-        active = getattr(F, activation)(F.linear(x, *up)) if active is None else active
+        active = nn.functional.gelu(through(up, x), approximate="tanh") if activation == "gelu_new" else None
+        active = getattr(F, activation)(through(up, x)) if active is None else active
         if gate:
-            active = active * F.linear(x, *gating)
+            active = active * through(gates[0], x)
         if rate:
             active = active * masks[0].ones(active) / (1 - rate)
-        return F.linear(active, *down)
+        return through(down, active)
 
-    assert_alike(found, around(inner, h, norm, first, rate, masks), [h, *norm, *up, *gating, *down])
+    assert_alike(found, around(inner, h, norm, first, rate, masks), [h, *tensors])
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.3])
 @pytest.mark.parametrize("first", [True, False], ids=["norm first", "norm last"])
+@pytest.mark.parametrize("rank", [0, 2], ids=["", "updated"])
 @pytest.mark.parametrize("kind", ["self", "causal", "bias", "cross"])
-def test_attention(masks, kind, first, rate):
+def test_attention(masks, kind, rank, first, rate):
     biased = not first
     norm = tensor(WIDTH), tensor(WIDTH) if biased else None
-    q, k, v, o = (linear(WIDTH, WIDTH, biased) for _ in range(4))
+    q, k, v, o = layers = [linear(WIDTH, WIDTH, biased, rank) for _ in range(4)]
     h, memory = tensor(sum(LENGTHS), WIDTH), tensor(sum(READ), WIDTH) if kind == "cross" else None
     read = READ if kind == "cross" else LENGTHS
     bias = {
@@ -101,7 +119,7 @@ def test_attention(masks, kind, first, rate):
         "bias": tensor(HEADS, 6, 6),
     }.get(kind)
     how = Attending(spans_of(LENGTHS, read), HEADS, rate)
-    found = AttentionHalf.apply(Wrap(first, 1e-5, rate), how, 0.5, h, memory, bias, *norm, *q, *k, *v, *o)
+    found = AttentionHalf.apply(Wrap(first, 1e-5, rate), how, 0.5, layers, h, memory, bias, *norm, *tensors_of(layers))
     assert len(masks) == (4 if rate else 0)
 
     def inner(x):
@@ -109,8 +127,8 @@ def test_attention(masks, kind, first, rate):
         keys_of = x if memory is None else memory
         for place, (rows, keys) in enumerate(zip(x.split(LENGTHS), keys_of.split(read), strict=True)):
             queries, key, value = (
-                F.linear(each, *weights).unflatten(1, (HEADS, -1)).transpose(0, 1)
-                for each, weights in ((rows, q), (keys, k), (keys, v))
+                through(layer, each).unflatten(1, (HEADS, -1)).transpose(0, 1)
+                for each, layer in ((rows, q), (keys, k), (keys, v))
             )
             scores = queries @ key.transpose(1, 2) / 2
             if bias is not None:
@@ -119,17 +137,18 @@ def test_attention(masks, kind, first, rate):
             if rate:
                 weights = weights * masks[place].ones(weights) / (1 - rate)
             parts.append((weights @ value).transpose(0, 1).flatten(1))
-        return F.linear(torch.cat(parts), *o)
+        return through(o, torch.cat(parts))
 
-    tensors = [h, memory, bias if kind == "bias" else None, *norm, *q, *k, *v, *o]
+    tensors = [h, memory, bias if kind == "bias" else None, *norm, *tensors_of(layers)]
     assert_alike(found, around(inner, h, norm, first, rate, masks), tensors)
 
 
 def test_what_is_frozen_has_no_gradient(masks):
     norm, up, down = (tensor(WIDTH), tensor(WIDTH)), linear(INNER, WIDTH, True), linear(WIDTH, INNER, True)
-    for each in (*norm, *up):
+    for each in (*norm, up.weight, up.bias):
         each.requires_grad_(False)
-    h = tensor(3, WIDTH)
-    FeedForwardHalf.apply(Wrap(False, 1e-5, 0.0), ACTIVATIONS["gelu"], 0.0, h, *norm, *up, None, None, *down).sum().backward()
-    assert all(each.grad is None for each in (*norm, *up))
-    assert all(each.grad is not None for each in (h, *down))
+    h, layers = tensor(3, WIDTH), [up, down]
+    wrap, activation = Wrap(False, 1e-5, 0.0), ACTIVATIONS["gelu"]
+    FeedForwardHalf.apply(wrap, activation, 0.0, layers, h, *norm, *tensors_of(layers)).sum().backward()
+    assert all(each.grad is None for each in (*norm, up.weight, up.bias))
+    assert all(each.grad is not None for each in (h, down.weight, down.bias))

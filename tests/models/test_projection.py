@@ -6,7 +6,7 @@ from peft import LoraConfig
 from peft.tuners.lora import Linear as LoraLinear
 from torch import nn
 
-from llmft.models.flat.projection import Projection, Update, project, project_backward, projection_of
+from llmft.models.projection import Projection, Update, project, project_backward, projection_of
 
 TOKENS, WIDTH = 7, 6
 

@@ -5,7 +5,7 @@ updates of all layers share one product with their input, and what is frozen has
 format than the input; they are read in the input's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -58,6 +58,11 @@ def projection_of(layer: Any) -> Projection | None:
     return Projection(base.weight, base.bias, Update(down.weight, up.weight, layer.scaling["default"]))
 
 
+def tensors_of(projections: Iterable[Projection]) -> list[Tensor | None]:
+    """Return the tensors of projections, in the order that the halves of a layer take them."""
+    return [tensor for each in projections for tensor in each.tensors]
+
+
 def ungrouped(projections: Sequence[Projection], tensors: Sequence[Tensor | None]) -> list[Projection]:
     """Put tensors, four for each projection as in `tensors`, in the projections' places."""
     found = []
@@ -74,11 +79,12 @@ def ungrouped(projections: Sequence[Projection], tensors: Sequence[Tensor | None
 
 
 def project(
-    x_NI: Tensor, projections: Sequence[Projection], added_NO: Tensor | None = None
+    x_NI: Tensor, projections: Sequence[Projection], added_NO: Tensor | None = None, factor: float = 1
 ) -> tuple[list[Tensor], Tensor | None]:
     """Return the layers' outputs, and the input's product with the updates' A side by side, which the backward pass reads.
 
-    added_NO: what a single layer's output is added to, a residual.
+    added_NO: what a single layer's output is added to, a residual. factor: what x is multiplied by, at no cost here: a dropout's
+    1/(1-p).
     """
     dtype = x_NI.dtype
     downs = [each.update.down for each in projections if each.update is not None]
@@ -87,17 +93,19 @@ def project(
     for each in projections:
         weight = each.weight.to(dtype)
         if added_NO is not None:
-            out_NO = torch.addmm(added_NO, x_NI, weight.t())
+            out_NO = torch.addmm(added_NO, x_NI, weight.t(), alpha=factor)
             if each.bias is not None:
                 out_NO += each.bias.to(dtype)
         elif each.bias is not None:
-            out_NO = torch.addmm(each.bias.to(dtype), x_NI, weight.t())
+            out_NO = torch.addmm(each.bias.to(dtype), x_NI, weight.t(), alpha=factor)
         else:
             out_NO = x_NI @ weight.t()
+            if factor != 1:
+                out_NO *= factor
         if each.update is not None:
             assert low_NR is not None
             stop = start + each.update.down.shape[0]
-            out_NO.addmm_(low_NR[:, start:stop], each.update.up.to(dtype).t(), alpha=each.update.scale)
+            out_NO.addmm_(low_NR[:, start:stop], each.update.up.to(dtype).t(), alpha=each.update.scale * factor)
             start = stop
         outputs.append(out_NO)
     return outputs, low_NR
@@ -109,20 +117,32 @@ def side_by_side(downs: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
 
 
 def project_backward(
-    x_NI: Tensor, projections: Sequence[Projection], low_NR: Tensor | None, gradients: Sequence[Tensor]
+    x_NI: Tensor,
+    projections: Sequence[Projection],
+    low_NR: Tensor | None,
+    gradients: Sequence[Tensor],
+    added_NI: Tensor | None = None,
+    factor: float = 1,
 ) -> tuple[Tensor, list[Tensor | None]]:
-    """Return the gradient of the layers' input, and those of their tensors in the order of `Projection.tensors`."""
+    """Return the gradient of the layers' input, and those of their tensors in the order of `Projection.tensors`.
+
+    added_NI: what else the input's gradient is made of, past the layers. factor: as `project` was given it.
+    """
     dtype = x_NI.dtype
     ranks = [each.update.down.shape[0] if each.update else 0 for each in projections]
     back_NR = x_NI.new_empty(len(x_NI), sum(ranks)) if low_NR is not None else None
     dx_NI: Tensor | None = None
     found: list[Tensor | None] = []
     start = 0
-    for each, gradient_NO, rank in zip(projections, gradients, ranks, strict=True):
+    for each, incoming_NO, rank in zip(projections, gradients, ranks, strict=True):
         weight = each.weight.to(dtype)
-        dx_NI = gradient_NO @ weight if dx_NI is None else dx_NI.addmm_(gradient_NO, weight)
+        gradient_NO = incoming_NO if factor == 1 else incoming_NO * factor
+        if dx_NI is None:
+            dx_NI = gradient_NO @ weight if added_NI is None else torch.addmm(added_NI, gradient_NO, weight)
+        else:
+            dx_NI.addmm_(gradient_NO, weight)
         found.append(gradient_NO.t() @ x_NI if each.weight.requires_grad else None)
-        found.append(gradient_NO.sum(0) if each.bias is not None and each.bias.requires_grad else None)
+        found.append(incoming_NO.sum(0) if each.bias is not None and each.bias.requires_grad else None)
         found += [None, None]
         if each.update is None:
             continue
