@@ -5,43 +5,33 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from transformers import GenerationConfig
 
 from llmft.config.schema import Generation
 from llmft.data.ahead import Ahead
-from llmft.data.batch import Batch, collate_decoder, cut
 from llmft.data.encode import Encoded
 from llmft.data.example import DocumentExample, DocumentPrediction
-from llmft.data.prefixes import collate_shared, cut_shared, with_twin
 from llmft.errors import ConfigError
-from llmft.models.forward import Path, batch_loss, plain_loss
+from llmft.models.forward import plain_loss
 from llmft.models.generate import generate, generation_config
-from llmft.models.head import Head
 from llmft.models.load import Pretrained
-from llmft.models.path_check import CHECKED_TOKENS, PathCheck, check_fast_path
 from llmft.tasks.language_model import LanguageModel
+from llmft.tasks.learn.decoder_passes import DecoderPasses
 from llmft.tasks.learn.reading import reading
 from llmft.tasks.learn.windows import Window, cut_windows
 
 
-class CausalLM:
+class CausalLM(DecoderPasses):
     """A decoder that learns to go on with texts.
 
     A text is tokenised once and whole, without special tokens, and read in windows of task.max_source_tokens, or of the
     model's context. The end token is learnt behind each text, and not scored: it is no part of one.
     """
 
-    head = Head.text
-    unit = "tokens"
-
     def __init__(self, formulation: LanguageModel, pretrained: Pretrained, generation: Generation, precision: torch.dtype):
+        super().__init__(pretrained, precision)
         self.formulation = formulation
-        self.pretrained = pretrained
         self.generation = generation
-        self.precision = precision
-        self.path = Path.plain
-        self.sharing = False
         task, context = formulation.task, pretrained.context
         window = min((each for each in (task.max_source_tokens, context) if each), default=None)
         if window is None:
@@ -85,32 +75,6 @@ class CausalLM:
     def encoding(self) -> dict[str, Any]:
         """Return the window's length and the end token."""
         return {"window": self.window, "end": self.pretrained.tokenizer.eos_token_id}
-
-    @property
-    def shares(self) -> bool:
-        """Whether what documents begin with alike is computed once: where layers are written out, on processors."""
-        return self.sharing and self.path is Path.flat and self.pretrained.model.device.type == "cpu"
-
-    def cut(self, documents: Sequence[Encoded], micro_tokens: int) -> list[list[Encoded]]:
-        """Cut a step's documents into micro-batches of at most `micro_tokens` tokens."""
-        return (cut_shared if self.shares else cut)(documents, micro_tokens)
-
-    def collate(self, documents: Sequence[Encoded]) -> Batch:
-        """Lay windows end to end, on the model's device."""
-        return (collate_shared if self.shares else collate_decoder)(documents).to(self.pretrained.model.device)
-
-    def loss(self, documents: Sequence[Encoded]) -> Tensor:
-        """Negative log-likelihood, summed over tokens."""
-        return batch_loss(self.pretrained.model, self.collate(documents), self.precision, self.path)
-
-    def check_fast_path(self, documents: Sequence[Encoded]) -> PathCheck:
-        """Compare the paths on the ends of a few documents, and take the fastest that agrees from now on."""
-        model = self.pretrained.model
-        ends = with_twin([document.tail(CHECKED_TOKENS) for document in documents])
-        shared = collate_shared(ends) if model.device.type == "cpu" else collate_decoder(ends)
-        found = check_fast_path(model, collate_decoder(ends).to(model.device), self.precision, shared.to(model.device))
-        self.path = found.path
-        return found
 
     def predict(self, examples: Sequence[DocumentExample]) -> Iterator[tuple[int, DocumentPrediction]]:
         """Measure each text, and go on with those that ask for it.

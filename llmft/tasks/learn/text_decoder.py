@@ -6,39 +6,28 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from transformers import GenerationConfig
 
 from llmft.config.schema import Generation, LossOn
-from llmft.data.batch import Batch, collate_decoder, cut
 from llmft.data.encode import Encoded
 from llmft.data.example import Message, TextExample, TextPrediction
-from llmft.data.prefixes import collate_shared, cut_shared, with_twin
 from llmft.data.prompt import Prompt
 from llmft.data.shorten import shorten
 from llmft.errors import ConfigError
-from llmft.models.forward import Path, batch_loss
 from llmft.models.generate import generate, generation_config
-from llmft.models.head import Head
 from llmft.models.load import Pretrained
-from llmft.models.path_check import CHECKED_TOKENS, PathCheck, check_fast_path
+from llmft.tasks.learn.decoder_passes import DecoderPasses
 from llmft.tasks.learn.source import fit_source, texts_ahead
 from llmft.tasks.text_to_text import TextToText
 
 
-class TextDecoder:
+class TextDecoder(DecoderPasses):
     """A decoder that learns to write answers to prompts."""
 
-    head = Head.text
-    unit = "tokens"
-
     def __init__(self, formulation: TextToText, pretrained: Pretrained, generation: Generation, precision: torch.dtype):
+        super().__init__(pretrained, precision)
         self.formulation = formulation
-        self.pretrained = pretrained
         self.generation = generation
-        self.precision = precision
-        self.path = Path.plain
-        self.sharing = False
         self.prompt = Prompt(formulation.task, pretrained.tokenizer)
         self.frame = len(self.prompt.prompt_ids(""))  # tokens that the prompt adds around a source
         context = pretrained.context
@@ -141,32 +130,6 @@ class TextDecoder:
             "loss_on": task.loss_on.value,
             "limits": [task.max_source_tokens, task.max_target_tokens, self.pretrained.context, self.generation.max_new_tokens],
         }
-
-    @property
-    def shares(self) -> bool:
-        """Whether what documents begin with alike is computed once: where layers are written out, on processors."""
-        return self.sharing and self.path is Path.flat and self.pretrained.model.device.type == "cpu"
-
-    def cut(self, documents: Sequence[Encoded], micro_tokens: int) -> list[list[Encoded]]:
-        """Cut a step's documents into micro-batches of at most `micro_tokens` tokens."""
-        return (cut_shared if self.shares else cut)(documents, micro_tokens)
-
-    def collate(self, documents: Sequence[Encoded]) -> Batch:
-        """Lay documents end to end, on the model's device."""
-        return (collate_shared if self.shares else collate_decoder)(documents).to(self.pretrained.model.device)
-
-    def loss(self, documents: Sequence[Encoded]) -> Tensor:
-        """Negative log-likelihood of the answers, summed over tokens."""
-        return batch_loss(self.pretrained.model, self.collate(documents), self.precision, self.path)
-
-    def check_fast_path(self, documents: Sequence[Encoded]) -> PathCheck:
-        """Compare the paths on the ends of a few documents, and take the fastest that agrees from now on."""
-        model = self.pretrained.model
-        ends = with_twin([document.tail(CHECKED_TOKENS) for document in documents])
-        shared = collate_shared(ends) if model.device.type == "cpu" else collate_decoder(ends)
-        found = check_fast_path(model, collate_decoder(ends).to(model.device), self.precision, shared.to(model.device))
-        self.path = found.path
-        return found
 
     def predict(self, examples: Sequence[TextExample]) -> Iterator[tuple[int, TextPrediction]]:
         """Decode an answer for each example."""
