@@ -15,7 +15,7 @@ from typing import Any
 
 from llmft.config.bind import bind_all
 from llmft.config.dump import config_yaml, fingerprinted, rerun_yaml, to_values
-from llmft.config.schema import TrainRun
+from llmft.config.schema import Shuffle, TrainRun
 from llmft.data.audit import sentences
 from llmft.data.dataset import RowSource, open_splits
 from llmft.data.example import Example
@@ -78,7 +78,8 @@ def train(run: TrainRun, command: list[str]) -> float | None:
         write_settings(directory, run, None if run.model.scratch else prints["model"])
         learner = open_training(run, bound, folder)  # 1 initialise from pretrained weights
         corpus = prepare_corpus(learner, splits, run.training.metric != "loss" or run.training.eval_generate)
-        order = Order(len(corpus.train.rows), run.training.batch_size, run.seed)
+        texts = corpus.train.texts() if run.training.shuffle is Shuffle.texts else None
+        order = Order(len(corpus.train.rows), run.training.batch_size, run.seed, texts)
         plan = make_plan(run, learner, corpus, order, planned_before(directory))
         counts = write_plan(directory, plan, splits, corpus.audit)
         before = None

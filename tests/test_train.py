@@ -310,3 +310,25 @@ def test_a_metric_that_nobody_gives(
     words = ["task.metrics.own.call=gives_one.one", "plugins=[gives_one]", "training.metric=two"]
     assert main([*command, f"model.name={tiny / 'llama'}", *words]) == 2
     assert "training.metric=two: no score of that name; the validation gave loss, rouge1, " in capsys.readouterr().err
+
+
+def test_rows_on_one_text_are_in_the_same_steps(
+    command: list[str], data: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [" ".join(WORDS[(3 * place + text) % 10] for place in range(90)) for text in range(10)]
+    rows = [{"text": f"{texts[i % 10]} {i}", "answer": WORDS[i // 10]} for i in range(60)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    steps: list[set[int]] = []
+    cut = TextDecoder.cut
+
+    def watched(learner: TextDecoder, documents: list, micro_tokens: int) -> list:
+        if learner.sharing:  # not in the trial
+            steps.append({(int(document.id) - 1) % 10 for document in documents})
+        return cut(learner, documents, micro_tokens)
+
+    monkeypatch.setattr(TextDecoder, "cut", watched)
+    words = ["task.data.holdout=0", "training.batch_size=6", "training.shuffle=texts", "training.eval_every=never"]
+    assert main([*command, f"model.name={tiny / 'llama'}", *words, "output_dir=out"]) == 0
+    assert len(steps) == 30
+    assert all(len(step) == 1 for step in steps)  # six questions on a text, six rows a step
+    assert len({tuple(step) for step in steps[:10]}) == 10

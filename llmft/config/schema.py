@@ -96,6 +96,13 @@ class Fast(Enum):
     off = "off"
 
 
+class Shuffle(Enum):
+    """rows: in an order of their own every epoch; texts: those that begin alike stay together, at most a batch of them."""
+
+    rows = "rows"
+    texts = "texts"
+
+
 class Split(Enum):
     """A part of the data."""
 
@@ -282,6 +289,8 @@ class Training:
     """Optimizer steps; null: as many as `epochs` make."""
     batch_size: int = 8
     """Examples per optimizer step, over all micro-batches and ranks."""
+    shuffle: Shuffle = Shuffle.rows
+    """Whether rows are shuffled one by one, or those on the same text together, such as questions on one article: a decoder on a processor then computes the text once for all of a step's rows. Steps see fewer texts, so the result is another."""
     micro_tokens: int | None = None
     """Memory budget of one micro-batch, in tokens; null: planned from the model and the machine. Does not change the result."""
     eval_every: str = "1 epoch"

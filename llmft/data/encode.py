@@ -104,6 +104,12 @@ class TokenCache:
     def __iter__(self) -> Iterator[Encoded]:
         return (self[row] for row in range(len(self)))
 
+    def beginning(self, row: int, start: int, stop: int) -> bytes:
+        """Return the tokens `start`:`stop` of what a row's model reads first, as bytes; fewer where the row is shorter."""
+        ids, offsets = (self._source_ids, self._source_offsets) if len(self._source_offsets) else (self._ids, self._offsets)
+        first, end = offsets[row : row + 2]
+        return ids[min(first + start, end) : min(first + stop, end)].tobytes()
+
     def rows_with_loss(self) -> np.ndarray:
         """Return the places of the rows that have units, as 32-bit numbers."""
         found = [np.flatnonzero(units).astype(np.uint32) + start for start, units in blocks(self.folder / "units.i64")]

@@ -1,5 +1,7 @@
 """The order of rows: every row once an epoch, the same for a seed wherever one starts."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -47,6 +49,31 @@ def test_epochs_and_seeds_differ():
     assert len({tuple(order.rows_of_step(epoch)) for epoch in range(5)}) == 5
     assert order.rows_of_step(0) != Order(100, 100, 1).rows_of_step(0)
     assert order.rows_of_step(1) != Order(100, 100, 1).rows_of_step(0)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=60), st.integers(1, 9), st.integers(0, 2**40))
+def test_rows_of_a_group_stay_together(groups, batch_size, seed):
+    order = Order(len(groups), batch_size, seed, np.array(groups))
+    for epoch in range(2):
+        steps = range(epoch * order.steps_per_epoch, (epoch + 1) * order.steps_per_epoch)
+        rows = [row for step in steps for row in order.rows_of_step(step)]
+        assert sorted(rows) == list(range(len(groups)))
+        changes = sum(groups[one] != groups[two] for one, two in pairwise(rows))
+        bundles = sum(-(-groups.count(group) // batch_size) for group in set(groups))
+        assert changes <= bundles - 1
+
+
+def test_groups_and_rows_in_them_are_shuffled_anew():
+    order = Order(40, 8, 0, np.repeat(np.arange(10), 4))
+    epochs = [[row for step in range(5 * epoch, 5 * epoch + 5) for row in order.rows_of_step(step)] for epoch in range(9)]
+    assert len({tuple(row // 4 for row in rows) for rows in epochs}) == 9
+    assert {rows.index(0) < rows.index(1) for rows in epochs} == {True, False}
+
+
+def test_a_group_of_all_rows_is_not_one_after_the_other():
+    order = Order(64, 4, 0, np.zeros(64, np.int64))
+    assert order.rows_of_step(0) != Order(64, 4, 1, np.zeros(64, np.int64)).rows_of_step(0)
 
 
 def test_no_rows():
