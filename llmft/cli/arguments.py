@@ -139,7 +139,9 @@ def _files(value: str) -> str | None:
     pairs = [re.fullmatch(r"([^:'\"]+?)\s*:\s*(.+)", piece, re.DOTALL) for piece in split(value[1:-1])]
     if not value.endswith("}") or not all(pairs):
         return None
-    return "{" + ", ".join(f"{pair[1]}: {_text(pair[2], False)}" for pair in pairs if pair) + "}"
+    # what is nested is no file, and has to be seen to be refused
+    files = [(pair[1], pair[2] if pair[2][0] in "[{" else _text(pair[2], False)) for pair in pairs if pair]
+    return "{" + ", ".join(f"{column}: {file}" for column, file in files) + "}"
 
 
 def split(value: str) -> list[str]:

@@ -29,15 +29,14 @@ def check(words: list[str], root: type, command: str, multirun: bool, folders: l
             problems.append(f"{named}: {what}, which would be written into the run. Keep it in the environment alone.")
             continue
         if "=" not in word and not word.startswith("~"):
-            problems.append(
-                f"{word if word.isprintable() and word else repr(word)}: not a setting. Settings are written key=value; flags begin with a dash."
-            )
+            problems.append(f"{_readable(word)}: not a setting. Settings are written key=value; flags begin with a dash.")
             continue
         try:
             override = OverridesParser.create().parse_override(word)
             values(override)
         except (HydraException, ValueError, TypeError, RecursionError):
             name, _, value = word.partition("=")
+            name = _readable(name)
             problems.append(
                 f"{name}: cannot read the value {value!r}. Close every bracket and quote, and end no list with a comma;"
                 f" a text with such signs goes in double quotes inside single ones: '{name}=\"...\"'"
@@ -57,6 +56,11 @@ def check(words: list[str], root: type, command: str, multirun: bool, folders: l
             continue
         problems += _check_one(override, root, command, folders)
     return problems
+
+
+def _readable(text: str) -> str:
+    """Text in a sentence: in quotes where it would be nothing to see, or tear the sentence apart."""
+    return text if text.isprintable() and text.strip() else repr(text)
 
 
 def _check_one(override: Override, root: type, command: str, folders: list[Path]) -> list[str]:

@@ -267,6 +267,19 @@ def test_half_a_value(llmft, value):
     assert llmft.err.count("\n") == 1
 
 
+@pytest.mark.parametrize("key", ["\n", "\u2028a", " "])
+def test_a_key_that_cannot_be_seen(llmft, key):
+    assert llmft("train", f"{key}=1") == 2
+    assert llmft.err.startswith("error: '")
+    assert llmft.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("value", ["{a: {b: c}}", "{a: [b]}"])
+def test_what_is_nested_is_no_file(llmft, value):
+    assert llmft("train", "model.name=m", f"task.data.train={value}") == 2
+    assert ", expected a name or a list of names such as [a, b], or parallel text files as {column: file, ...}" in llmft.err
+
+
 @pytest.mark.parametrize("text", ["seed: 1\n", "", "defaults:\n  - override /task: summarization\n"])
 def test_an_experiment_without_its_first_line(llmft, tmp_path, text):
     path = write(tmp_path / "llmft_conf/experiment/x.yaml", text)

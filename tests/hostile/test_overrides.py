@@ -150,7 +150,7 @@ SNIPPETS = ["seed: 1", "seed: 1\nseed: 2", "\tseed: 1", "seed:\t1", "{seed: 1", 
             "hydra:\n  searchpath: [pkg://os]", "hydra:\n  run: {dir: x}", "hydra:\n  launcher: {_target_: os.system}", BOMB, "[" * 400, "{a: " * 400, "- " * 400,
             "a:\n" + " a:\n" * 3, "'" * 99, '"\\x', "seed: \x00", "seed: \x85", "\ufeffseed: 1", "seed: '\u202e'", "# @package nothing.at.all\nseed: 1",
             "# @package _group_\nname: x", "# @package task\nname: y", "# @package hydra.run\ndir: x", "# @package\nseed: 1", "# @package a b\nseed: 1",
-            "task:\n  labels: [" + "a, " * 3000 + "]", "task: null", "task: []", "model: gpt2", "task:\n  data: null", "task:\n  metrics: {rouge: 3}",
+            "task:\n  labels: [" + "a, " * 1000 + "]", "task: null", "task: []", "model: gpt2", "task:\n  data: null", "task:\n  metrics: {rouge: 3}",
             "plugins: os", "plugins: [3]", "gate:\n  min: {rougeL: high}", "optimizer:\n  options: {betas: [a]}"]  # fmt: skip
 heads = st.sampled_from(["# @package _global_\n", "# @package _global_\n", "", "# @package hydra\n", "#@package task\n"])
 bodies = st.one_of(
