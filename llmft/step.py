@@ -11,6 +11,7 @@ from llmft.data.encode import Encoded
 from llmft.data.order import Order
 from llmft.errors import DoesNotFit
 from llmft.hardware.determinism import rng_state, set_rng_state
+from llmft.hardware.gradients import clear_gradients
 from llmft.hardware.memory import current_bytes, is_out_of_memory, release
 from llmft.reports.console import Progress, say
 from llmft.reports.record import Record
@@ -70,7 +71,7 @@ def take_step(work: Work, progress: Progress) -> None:
     for optimizer in work.optimizers:  # 6 update
         if not skipped:
             optimizer.step()
-        optimizer.zero_grad()
+    clear_gradients(weight for _, weight in trained)
     check_updated(scene, trained)
     seconds, tokens = time.monotonic() - began, sum(map(len, documents))
     position.step += 1
@@ -108,8 +109,7 @@ def take_gradients(work: Work, documents: list[Encoded], units: int, progress: P
                 raise DoesNotFit(
                     f"step {step}: out of memory on the row {alone.id} ({alone.where}) of {len(alone)} tokens alone. {SMALLER}"
                 ) from error
-        for optimizer in work.optimizers:
-            optimizer.zero_grad()
+        clear_gradients(weight for _, weight in learner.pretrained.trained)
         release(learner.pretrained.model.device)
         set_rng_state(*random)
         work.position.micro_tokens = smaller

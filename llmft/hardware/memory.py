@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 
 from llmft.errors import DoesNotFit, LlmftError
-from llmft.hardware import limits
+from llmft.hardware import arena, limits
 
 REFUSED = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_failed", "bad_alloc")
 """What torch, CUDA's libraries and C++ say, in lower case, where memory was refused."""
@@ -44,6 +44,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def release(device: torch.device) -> None:
     """Give back what a failed pass has left behind."""
     gc.collect()
+    arena.drop_free()
     if device.type == "cuda":
         torch.cuda.empty_cache()
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from llmft.data.batch import Batch
+from llmft.hardware.gradients import clear_gradients
 from llmft.models.attention import UnsupportedAttention
 from llmft.models.flat.decoder import layers_of
 from llmft.models.forward import Path, batch_loss
@@ -93,8 +94,7 @@ def loss_and_gradient_differences(
             (-found).backward()
             difference = norm_of(weights)
     finally:
-        for weight in weights:
-            weight.grad = None
+        clear_gradients(weights)
         model.train(training)
     return abs(found.item() - expected.item()) / max(abs(expected.item()), 1e-9), difference / max(size, 1e-9)
 

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from llmft.hardware.arena import Arena, empty
+
 # N flat tokens, I and O input and output width of a layer, R rank of its update
 
 
@@ -79,27 +81,36 @@ def ungrouped(projections: Sequence[Projection], tensors: Sequence[Tensor | None
 
 
 def project(
-    x_NI: Tensor, projections: Sequence[Projection], added_NO: Tensor | None = None, factor: float = 1
+    x_NI: Tensor,
+    projections: Sequence[Projection],
+    added_NO: Tensor | None = None,
+    factor: float = 1,
+    arena: Arena | None = None,
+    kept: Sequence[bool] | None = None,
 ) -> tuple[list[Tensor], Tensor | None]:
     """Return the layers' outputs, and the input's product with the updates' A side by side, which the backward pass reads.
 
-    added_NO: what a single layer's output is added to, a residual. factor: what x is multiplied by, at no cost here: a dropout's
-    1/(1-p).
+    For where autograd builds no graph. added_NO: what a single layer's output is added to, a residual. factor: what x is multiplied by, at no cost here: a dropout's
+    1/(1-p). arena: where that product lies, and the outputs that are `kept`; None: all of them.
     """
     dtype = x_NI.dtype
     downs = [each.update.down for each in projections if each.update is not None]
-    low_NR = x_NI @ side_by_side(downs, dtype).t() if downs else None
+    low_NR = None
+    if downs:
+        down_RI = side_by_side(downs, dtype)
+        low_NR = torch.mm(x_NI, down_RI.t(), out=empty(arena, x_NI, len(x_NI), len(down_RI)))
     outputs, start = [], 0
-    for each in projections:
+    for place, each in enumerate(projections):
         weight = each.weight.to(dtype)
+        out_NO = empty(arena if kept is None or kept[place] else None, x_NI, len(x_NI), len(weight))
         if added_NO is not None:
-            out_NO = torch.addmm(added_NO, x_NI, weight.t(), alpha=factor)
+            torch.addmm(added_NO, x_NI, weight.t(), alpha=factor, out=out_NO)
             if each.bias is not None:
                 out_NO += each.bias.to(dtype)
         elif each.bias is not None:
-            out_NO = torch.addmm(each.bias.to(dtype), x_NI, weight.t(), alpha=factor)
+            torch.addmm(each.bias.to(dtype), x_NI, weight.t(), alpha=factor, out=out_NO)
         else:
-            out_NO = x_NI @ weight.t()
+            torch.mm(x_NI, weight.t(), out=out_NO)
             if factor != 1:
                 out_NO *= factor
         if each.update is not None:

@@ -27,6 +27,7 @@ from llmft.data.strict_json import shortened
 from llmft.errors import ConfigError
 from llmft.hardware.determinism import prepare
 from llmft.hardware.device import choose_device
+from llmft.hardware.gradients import reserve_gradients
 from llmft.hardware.precision import choose_precision
 from llmft.models.attention import checkpoint_layers
 from llmft.models.family import Family
@@ -80,6 +81,7 @@ def open_training(run: TrainRun, bound: BoundTask, folder: Path) -> Learner:
         )  # here: peft takes its time to import, and a run without an adapter has none
 
         add_adapter(pretrained, run.adapter)
+        reserve_gradients(weight for _, weight in pretrained.trained)
     if run.model.gradient_checkpointing:
         checkpoint_layers(pretrained.model)
     pretrained.model.train()

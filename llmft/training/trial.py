@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from llmft.data.encode import Encoded
 from llmft.errors import DoesNotFit
 from llmft.hardware.determinism import rng_state, set_rng_state
+from llmft.hardware.gradients import clear_gradients
 from llmft.hardware.memory import current_bytes, is_out_of_memory, peak_bytes, refused_beyond, release
 from llmft.training.memory import SMALLER, with_moments
 
@@ -81,8 +82,7 @@ def try_out(
             raise
         most = 0
     finally:
-        for weight in weights:
-            weight.grad = None
+        clear_gradients(weights)
         set_rng_state(*random)
     peak = peak_bytes(device)
     if not most:

@@ -129,6 +129,16 @@ def test_micro_batches_change_nothing(open_tiny, documents, name):
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen3"])
+def test_passes_under_way_at_the_same_time_do_not_share_memory(open_tiny, documents, name):
+    model = open_tiny(name).model
+    parts = [collate_decoder(part) for part in cut([each for each in documents if each.units], 25)]
+    assert len(parts) > 1
+    expected = gradients(model, *(lambda part=part: flat(model, part) for part in parts))
+    losses = [flat(model, part) for part in parts]
+    assert farthest(gradients(model, *(lambda loss=loss: loss for loss in reversed(losses))), expected) <= 1e-5
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3"])
 def test_flat_documents_do_not_see_each_other(open_tiny, documents, name):
     model = open_tiny(name).model
 

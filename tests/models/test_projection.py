@@ -80,6 +80,7 @@ def lora(**settings):
     return LoraLinear(nn.Linear(WIDTH, 5), "default", LoraConfig(r=2, lora_alpha=3, **settings), r=2, lora_alpha=3)
 
 
+@torch.no_grad()
 def test_an_adapter_is_seen():
     layer = lora()
     nn.init.normal_(layer.lora_B["default"].weight)
@@ -89,6 +90,7 @@ def test_an_adapter_is_seen():
     torch.testing.assert_close(project(x, [found])[0][0], layer(x))
 
 
+@torch.no_grad()
 def test_an_adapter_that_is_in_the_weight_is_not_added_again():
     layer = lora()
     nn.init.normal_(layer.lora_B["default"].weight)

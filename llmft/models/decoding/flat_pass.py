@@ -27,6 +27,8 @@ class Keeper(Protocol):
 class Attending:
     """What a layer asks for attention, in the place of `flat.attending.Attending`; `rows` are those that ask, None: all."""
 
+    arena = None  # nothing waits for gradients
+
     def __init__(self, keeper: Keeper, place: int, layer: Layer, rows: Tensor | None, cos_NE: Tensor, sin_NE: Tensor) -> None:
         self.keeper, self.place, self.layer, self.rows = keeper, place, layer, rows
         self.turn_k = cos_NE[:, None], sin_NE[:, None]

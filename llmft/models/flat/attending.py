@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from llmft.data.batch import Stream
+from llmft.hardware.arena import Arena
 from llmft.models.flat import causal, varlen
 from llmft.models.flat.pointwise import rotate
 
@@ -12,11 +13,24 @@ from llmft.models.flat.pointwise import rotate
 
 
 class Attending:
-    """Attention of one kind of layer over one batch; `rows` are those that ask, None: all, as it has to be on a GPU."""
+    """Attention of one kind of layer over one batch; `rows` are those that ask, None: all, as it has to be on a GPU.
 
-    def __init__(self, stream: Stream, rows: Tensor | None, cos_NE: Tensor, sin_NE: Tensor, scale: float, window: int | None):
+    arena: where what layers keep lies, None: wherever there is room.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        rows: Tensor | None,
+        cos_NE: Tensor,
+        sin_NE: Tensor,
+        scale: float,
+        window: int | None,
+        arena: Arena | None = None,
+    ):
         lengths, parents = stream.lengths, stream.parents
         self.rows = rows
+        self.arena = arena
         self._scale = scale
         self._window = window
         self._head_width = cos_NE.shape[-1]
@@ -38,10 +52,13 @@ class Attending:
 
     def forward(self, q_QHE: Tensor, k_NKE: Tensor, v_NKE: Tensor) -> tuple[Tensor, Any]:
         """Return what is read (Q, H, E), and what the backward pass needs."""
-        q_QHE, k_NKE = rotate(q_QHE, *self._turn_q), rotate(k_NKE, *self._turn_k)
+        q_QHE, k_NKE = self._turned(q_QHE, *self._turn_q), self._turned(k_NKE, *self._turn_k)
         if self._ends is not None:
             return varlen.attend(q_QHE, k_NKE, v_NKE, self._ends, self._scale, self._window)
-        return causal.attend(q_QHE, k_NKE, v_NKE, self._documents, self._scale)
+        return causal.attend(q_QHE, k_NKE, v_NKE, self._documents, self._scale, self.arena)
+
+    def _turned(self, x_NHE: Tensor, cos_N1E: Tensor, sin_N1E: Tensor) -> Tensor:
+        return rotate(x_NHE, cos_N1E, sin_N1E, None if self.arena is None else self.arena.empty(x_NHE.shape, x_NHE.dtype))
 
     def backward(self, held: Any, gradient_QHE: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the gradients of q, k and v, as heads; those of v side by side."""

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 from torch.autograd import Function
 
+from llmft.hardware.arena import Arena, kept
 from llmft.models.flat.attending import Attending
 from llmft.models.flat.pointwise import gated, gated_backward, gated_parts, normed, rms_norm, rms_norm_backward
 from llmft.models.projection import Projection, project, project_backward, ungrouped
@@ -35,21 +36,23 @@ class AttentionHalf(Function):
     ) -> Tensor:
         q, k, v, o = ungrouped(projections, tensors)
         x_ND, scale_N1 = rms_norm(h_ND, norm_D, eps)
-        asked = attending.rows
+        asked, arena = attending.rows, attending.arena
+        normed_heads = tensors[-1] is not None  # whose norms read again what comes in
         if asked is None:
-            (q_out, k_out, v_out), low = project(x_ND, [q, k, v])
+            (q_out, k_out, v_out), low = project(x_ND, [q, k, v], arena=arena, kept=[normed_heads, normed_heads, True])
             low_q, residual = None, h_ND
         else:
-            (q_out,), low_q = project(x_ND[asked], [q])
-            (k_out, v_out), low = project(x_ND, [k, v])
+            (q_out,), low_q = project(x_ND[asked], [q], arena=arena, kept=[normed_heads])
+            (k_out, v_out), low = project(x_ND, [k, v], arena=arena, kept=[normed_heads, True])
             residual = h_ND[asked]
         q_QHE, scale_q = norm_heads(attending.heads(q_out), tensors[-2], eps)
         k_NKE, scale_k = norm_heads(attending.heads(k_out), tensors[-1], eps)
         raw = (None, None) if scale_q is None else (q_out, k_out)
         out_QHE, ctx.held = attending.forward(q_QHE, k_NKE, attending.heads(v_out))
-        (out_QD,), low_o = project(out_QHE.flatten(1), [o], residual)
+        (out_QD,), low_o = project(out_QHE.flatten(1), [o], residual, arena=arena)
         ctx.attending, ctx.projections = attending, projections
-        ctx.save_for_backward(h_ND, norm_D, scale_N1, out_QHE, low, low_q, low_o, *raw, scale_q, scale_k, *tensors)
+        scales = kept(arena, scale_N1), *(None if each is None else kept(arena, each) for each in (scale_q, scale_k))
+        ctx.save_for_backward(h_ND, norm_D, scales[0], out_QHE, low, low_q, low_o, *raw, *scales[1:], *tensors)
         return out_QD
 
     @staticmethod
@@ -59,7 +62,7 @@ class AttentionHalf(Function):
         attending: Attending = ctx.attending
         dout, found_o = project_backward(out_QHE.flatten(1), [o], low_o, [gradient_QD])
         dq, dk, dv = attending.backward(ctx.held, dout.view_as(out_QHE))
-        ctx.held = None
+        ctx.held = ctx.attending = None  # and with it the arena
         dq, dnorm_q = norm_heads_backward(dq, q_raw, scale_q, tensors[-2])
         dk, dnorm_k = norm_heads_backward(dk, k_raw, scale_k, tensors[-1])
         x_ND = normed(h_ND, scale_N1, norm_D)
@@ -99,20 +102,27 @@ class FeedForwardHalf(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, h_ND: Tensor, norm_D: Tensor, eps: float, projections: Sequence[Projection], *tensors: Tensor | None
+        ctx: Any,
+        h_ND: Tensor,
+        norm_D: Tensor,
+        eps: float,
+        arena: Arena | None,
+        projections: Sequence[Projection],
+        *tensors: Tensor | None,
     ) -> Tensor:
         gate, up, down = ungrouped(projections, tensors)
         x_ND, scale_N1 = rms_norm(h_ND, norm_D, eps)
-        (gate_NF, up_NF), low = project(x_ND, [gate, up])
-        (out_ND,), low_down = project(gated(gate_NF, up_NF), [down], h_ND)
-        ctx.projections = projections
-        ctx.save_for_backward(h_ND, norm_D, scale_N1, gate_NF, up_NF, low, low_down, *tensors)
+        (gate_NF, up_NF), low = project(x_ND, [gate, up], arena=arena)
+        (out_ND,), low_down = project(gated(gate_NF, up_NF), [down], h_ND, arena=arena)
+        ctx.projections, ctx.arena = projections, arena  # the arena is there as long as what lies in it
+        ctx.save_for_backward(h_ND, norm_D, kept(arena, scale_N1), gate_NF, up_NF, low, low_down, *tensors)
         return out_ND
 
     @staticmethod
     def backward(ctx: Any, gradient_ND: Tensor) -> tuple[Tensor | None, ...]:
         h_ND, norm_D, scale_N1, gate_NF, up_NF, low, low_down, *tensors = ctx.saved_tensors
         gate, up, down = ungrouped(ctx.projections, tensors)
+        ctx.arena = None
         silu_NF, inner_NF = gated_parts(gate_NF, up_NF)
         dinner_NF, found_down = project_backward(inner_NF, [down], low_down, [gradient_ND])
         dgate_NF, dup_NF = gated_backward(dinner_NF, gate_NF, up_NF, silu_NF)
@@ -120,4 +130,4 @@ class FeedForwardHalf(Function):
         dx_ND, found = project_backward(x_ND, [gate, up], low, [dgate_NF, dup_NF])
         dh_ND, dnorm_D = rms_norm_backward(dx_ND, h_ND, scale_N1, norm_D)
         dh_ND += gradient_ND
-        return dh_ND, dnorm_D, None, None, *found, *found_down
+        return dh_ND, dnorm_D, None, None, None, *found, *found_down

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from llmft.hardware.arena import Arena, empty, kept
+
 # N flat tokens, Q of them that ask, H query heads, K key/value heads, E head width; L tokens of a document
 
 forward_op = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -99,16 +101,18 @@ def mask_of(places: Tensor, window: int | None, like: Tensor) -> Tensor:
     return torch.zeros(age.shape, device=like.device, dtype=like.dtype).masked_fill_(hidden, float("-inf"))
 
 
-def attend(q_QHE: Tensor, k_NKE: Tensor, v_NKE: Tensor, documents: Sequence[Document], scale: float) -> tuple[Tensor, Held]:
-    """Return what each query reads (Q, H, E), and what the backward pass needs."""
+def attend(
+    q_QHE: Tensor, k_NKE: Tensor, v_NKE: Tensor, documents: Sequence[Document], scale: float, arena: Arena | None = None
+) -> tuple[Tensor, Held]:
+    """Return what each query reads (Q, H, E), in an arena if there is one, and what the backward pass needs."""
     k_NHE, v_NHE = (for_query_heads(each, q_QHE.shape[1]) for each in (k_NKE, v_NKE))
     parts, log_sums = [], []
     for document in documents:
         given = batch_of(q_QHE, document.asked), batch_of(k_NHE, document.keys), batch_of(v_NHE, document.keys)
         part, log_sum = forward_op(*given, 0.0, document.mask is None, attn_mask=document.mask, scale=scale)
         parts.append(own_of(part, document))
-        log_sums.append(log_sum)
-    out_QHE = flat_of(parts)
+        log_sums.append(kept(arena, log_sum))
+    out_QHE = flat_of(parts, empty(arena, q_QHE, *q_QHE.shape))
     return out_QHE, Held(q_QHE, k_NKE, v_NKE, out_QHE, log_sums)
 
 
@@ -157,9 +161,9 @@ def batch_of(x_NHE: Tensor, places: Sequence[slice]) -> Tensor:
     return (parts[0] if len(parts) == 1 else torch.cat(parts)).transpose(0, 1)[None]
 
 
-def flat_of(parts: Sequence[Tensor]) -> Tensor:
-    """Lay documents (1, H, L, E) end to end as (N, H, E)."""
-    return torch.cat([part[0].transpose(0, 1) for part in parts])
+def flat_of(parts: Sequence[Tensor], out: Tensor | None = None) -> Tensor:
+    """Lay documents (1, H, L, E) end to end as (N, H, E); into `out`, if given."""
+    return torch.cat([part[0].transpose(0, 1) for part in parts], out=out)
 
 
 def scattered(parts: Sequence[Tensor], places: Sequence[Sequence[slice]], like_NHE: Tensor) -> Tensor:

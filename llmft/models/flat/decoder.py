@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from llmft.data.batch import Batch
+from llmft.hardware.arena import Arena
 from llmft.models.flat.attending import Attending
 from llmft.models.flat.block import AttentionHalf, FeedForwardHalf
 from llmft.models.projection import Projection, projection_of, tensors_of
@@ -72,11 +73,13 @@ def flat_states(model: PreTrainedModel, layers: list[Layer], batch: Batch, dtype
     cos, sin = base.rotary_emb(h_ND[None], position_ids=stream.positions_N[None])  # type: ignore[operator]
     kinds: dict[tuple[bool, float, int | None], Attending] = {}
     again = model.training and model.is_gradient_checkpointing
+    # a GPU's memory torch looks after itself
+    arena = Arena() if torch.is_grad_enabled() and not again and not h_ND.is_cuda else None
     for place, layer in enumerate(layers):
         rows = batch.loss_rows_M if place == len(layers) - 1 and not h_ND.is_cuda else None
         kind = (rows is None, layer.scale, layer.window)
         if kind not in kinds:
-            kinds[kind] = Attending(stream, rows, cos[0], sin[0], layer.scale, layer.window)
+            kinds[kind] = Attending(stream, rows, cos[0], sin[0], layer.scale, layer.window, arena)
         if again:
             h_ND = checkpoint(through, h_ND, layer, kinds[kind], use_reentrant=False, preserve_rng_state=False)
         else:
@@ -90,5 +93,5 @@ def through(h_ND: Tensor, layer: Layer, attending: Attending) -> Tensor:
     h_ND = AttentionHalf.apply(
         h_ND, norm.weight, norm.variance_epsilon, attending, layer.attention, *tensors_of(layer.attention), *layer.head_norms
     )
-    norm = layer.feed_forward_norm
-    return FeedForwardHalf.apply(h_ND, norm.weight, norm.variance_epsilon, layer.feed_forward, *tensors_of(layer.feed_forward))
+    norm, feeding = layer.feed_forward_norm, layer.feed_forward
+    return FeedForwardHalf.apply(h_ND, norm.weight, norm.variance_epsilon, attending.arena, feeding, *tensors_of(feeding))

@@ -22,16 +22,15 @@ class RowGradient:
 
     def __init__(self, weight_VD: Tensor):
         self._gradient_VD = torch.zeros_like(weight_VD)
-        self._written: list[Tensor] = []
+        self._written_V = torch.zeros(len(weight_VD), dtype=torch.bool)
 
     def add(self, weight_VD: Tensor, rows_U: Tensor, gradient_UD: Tensor) -> None:
-        """Add to some rows of the table's gradient; a table that has none, after an optimizer's zero_grad, gets this one."""
+        """Add to some rows of the table's gradient; a table that has none, at the beginning of a step, gets this one."""
         if weight_VD.grad is None:
-            for rows in self._written:
-                self._gradient_VD[rows] = 0
-            self._written.clear()
+            self._gradient_VD[self._written_V] = 0
+            self._written_V.zero_()
             weight_VD.grad = self._gradient_VD
-        self._written.append(rows_U)
+        self._written_V[rows_U] = True
         weight_VD.grad.index_add_(0, rows_U, gradient_UD.to(weight_VD.dtype))
 
 
