@@ -99,7 +99,7 @@ def inject(fault: Fault, report: str) -> None:
             weight, place = place_in(trained)
 
             def spoil(gradient: torch.Tensor) -> torch.Tensor:
-                gradient = gradient.clone()
+                gradient = gradient.clone(memory_format=torch.contiguous_format)
                 gradient.view(-1)[place] = fault.value
                 return gradient
 

@@ -55,11 +55,21 @@ def test_blocks_grow_and_large_tensors_have_one_of_their_own():
     found = Arena()
     for _ in range(9):
         found.empty((1 << 19,), torch.float32)  # 2 MiB
-    found.empty((arena.MOST,), torch.float32)
-    sizes = [block.nbytes() for block in found._blocks]
-    assert sizes[-1] == 4 * arena.MOST
-    assert sizes[:-1] == sorted(sizes[:-1])
-    assert all(size <= arena.MOST for size in sizes[:-1])
+    large = found.empty((arena.MOST,), torch.float32)
+    small = found.empty((5,), torch.float32)
+    sizes = [block.nbytes() >> 20 for block in found._blocks]
+    assert sizes == [256, 2, 4, 8, 16]
+    assert small.data_ptr() != large.data_ptr()
+
+
+def test_blocks_that_are_too_small_go_before_memory_is_asked_for():
+    first = Arena()
+    first.empty((10,), torch.float32)
+    del first
+    gc.collect()
+    assert len(arena._free) == 1
+    Arena().empty((arena.MOST,), torch.float32)
+    assert [block.nbytes() for block in arena._free] == [4 * arena.MOST]
 
 
 def test_free_blocks_can_be_dropped():
