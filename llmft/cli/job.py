@@ -16,7 +16,7 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 from llmft.cli import arguments
@@ -85,23 +85,18 @@ def run(command: str, words: list[str], typed: list[str]) -> int:
         values = _with_run(request, compose.plain(previewed, command), asked.settings)
         print(redact(yaml.safe_dump(values, sort_keys=False, allow_unicode=True)), end="")
         return 0
-    jobs: list[Callable[[], Any]] = []
-
-    def take(cfg: DictConfig) -> None:  # only noted, so that what the work raises does not go through Hydra
-        try:
-            values, named = compose.plain(cfg, command), list(HydraConfig.get().overrides.task)
-            jobs.append(lambda: _work(request, values, named))
-        except ConfigError as error:
-            problems.extend(error.problems)
-
-    said = io.StringIO()
-    with signals.deferred(), redirect_stdout(said):  # by --cfg and --info, which know no secrets
-        _call_hydra(request, take)
-    print(redact(said.getvalue()), end="")
-    if problems:
-        raise ConfigError(*problems)
-    for job in jobs:  # none if Hydra only had to show something
-        job()
+    with signals.deferred():
+        if asked.cfg or asked.info:
+            said = io.StringIO()
+            with redirect_stdout(said):  # Hydra knows no secrets
+                _call_hydra(request, lambda _: None)
+            print(redact(said.getvalue()), end="")
+            return 0
+        HydraConfig.instance().set_config(previewed)  # for ${hydra:...}
+        with flag_override(previewed, ["readonly", "struct"], False):
+            del previewed["hydra"]
+        values, named = compose.plain(previewed, command), list(HydraConfig.get().overrides.task)
+    _work(request, values, named)
     return 0
 
 

@@ -79,7 +79,7 @@ CASES = {
     "eval": Case("summarization", "llama", (), ("compose", "claim", "load", "generation", "generation", "report"), "eval"),
     "predict": Case("summarization", "llama", (), ("compose", "load", "generation"), "predict"),
 }
-QUICK = {"llama_accumulated": [0], "predict": [0]}
+QUICK = {"bert_classes": [0], "predict": [0]}
 FULL = {name: [1] if CASES[name].command != "train" else [1, 2] for name in CASES}
 
 
@@ -284,7 +284,7 @@ def while_it_imports(kind: signal.Signals, share: float, words: list[str], folde
 
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT], ids=lambda kind: kind.name)
 def test_stopped_while_it_imports(kind: signal.Signals, undisturbed, tmp_path: Path) -> None:
-    words, _, _ = undisturbed("llama_accumulated")
+    words, _, _ = undisturbed("bert_classes")
     while_it_imports(kind, {signal.SIGTERM: 0.3, signal.SIGINT: 0.6}[kind], words, tmp_path, 3.0)
 
 
