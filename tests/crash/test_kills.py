@@ -21,7 +21,7 @@ from crash_lab import Command
 from llmft.runs import status
 
 STEPS, SAVE_EVERY = 24, 3
-LONGEST_SERIES = 6
+LONGEST_SERIES = 8
 FORKED_S, REAL_S = 1.5, 8.0
 """About how long a process takes to its first update: the fork server has imported torch, the real command has not."""
 LORA = ("adapter=lora", "adapter.r=4", "adapter.dropout=0.1")
