@@ -95,8 +95,8 @@ def _dispatch(words: list[str]) -> int:
     # Read by OpenMP when torch is loaded. A thread that waits spins for some microseconds, which bridges the gaps within a step,
     # and then sleeps: spinning on makes training several times slower on a machine that computes something else besides,
     # sleeping at once a fifth slower on an idle one.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():  # the second would overrule the user's first
+        os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}
     with signals.deferred():
         from llmft.cli.job import run
 
