@@ -144,3 +144,17 @@ def test_help_shows_the_defaults_of_the_schema():
         if setting.default != "(needed)":
             word = "null" if (value := OmegaConf.select(schema, key)) is None else str(getattr(value, "name", value))
             assert setting.default.lower() == word.lower()
+
+
+@pytest.mark.parametrize("own", [{}, {"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "7"}])
+def test_how_threads_wait_is_the_users_to_say(monkeypatch, own):
+    from llmft.cli.main import main
+
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.setenv(name, "")  # so that it is put back
+        monkeypatch.delenv(name)
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
+    assert main(["train", "nonsense"]) == 2
+    found = {name: os.environ[name] for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT") if name in os.environ}
+    assert found == (own or {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"})
