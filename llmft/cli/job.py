@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from llmft.cli import arguments
 from llmft.cli.arguments import Arguments
+from llmft.cli.imports import uncollected
 from llmft.config import compose, explain, overrides, rules, sources
 from llmft.config.schema import EvalRun, TrainRun
 from llmft.config.secrets import redact
@@ -188,9 +189,10 @@ def _work(request: Request, values: dict[str, Any], named: list[str]) -> float |
         if problems:
             raise ConfigError(*problems)
         # Imported here: mistakes must not wait for torch.
-        from llmft.evaluate import evaluate
-        from llmft.predict import predict
-        from llmft.train import train
+        with uncollected("torch"):
+            from llmft.evaluate import evaluate
+            from llmft.predict import predict
+            from llmft.train import train
     if isinstance(settings, TrainRun):
         return train(settings, request.typed)
     if isinstance(settings, EvalRun):
