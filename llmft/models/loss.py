@@ -33,7 +33,7 @@ class LinearCrossEntropy(Function):
         wanted_hidden, wanted_weight = ctx.needs_input_grad[:2]
         total = torch.zeros((), device=hidden_MD.device)
         dhidden_MD = torch.empty_like(hidden_MD) if wanted_hidden else None
-        dweight_VD = torch.zeros_like(weight_VD) if wanted_weight else None
+        dweight_VD = None
         weight = weight_VD.to(dtype)
         for start in range(0, len(targets_M), CHUNK_ROWS):
             rows = slice(start, start + CHUNK_ROWS)
@@ -48,16 +48,16 @@ class LinearCrossEntropy(Function):
             gradient = scores.to(dtype)
             if dhidden_MD is not None:
                 dhidden_MD[rows] = gradient @ weight
-            if dweight_VD is not None:
-                dweight_VD += gradient.t() @ hidden
-        ctx.save_for_backward(dhidden_MD, dweight_VD)
+            if wanted_weight:
+                part_VD = gradient.t() @ hidden
+                dweight_VD = part_VD.to(weight_VD.dtype) if dweight_VD is None else dweight_VD.add_(part_VD)
+        ctx.found = [dhidden_MD, dweight_VD]  # not saved for autograd, which would copy them instead of handing them on
         return total
 
     @staticmethod
     def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:
-        dhidden_MD, dweight_VD = ctx.saved_tensors
-        found = [None if each is None else each * factor.to(each.dtype) for each in (dhidden_MD, dweight_VD)]
-        return *found, None, None
+        found, ctx.found = ctx.found, None
+        return *(None if each is None else each.mul_(factor.to(each.dtype)) for each in found), None, None
 
 
 def token_loss(hidden_MD: Tensor, head: Callable[[Tensor], Tensor], targets_M: Tensor) -> Tensor:

@@ -24,11 +24,15 @@ MODULES = {"trainer": "scripts.bench.peers.trainer", "trl": "scripts.bench.peers
 
 @dataclass(frozen=True)
 class Expected:
-    """What a work amounts to, from the peers' rows: of each step its tokens, what carries loss, and its operations."""
+    """What a work amounts to, from the peers' rows: of each step its tokens, what carries loss, and its operations.
+
+    grouped_flops: those of the steps of a peer that takes the rows by length over the epoch, the longest first.
+    """
 
     tokens: list[int]
     bearing: list[int]
     flops: list[float]
+    grouped_flops: list[float]
 
     @staticmethod
     def of(work: Work, folder: Path) -> "Expected":
@@ -36,11 +40,20 @@ class Expected:
         steps = json.loads((folder / f"{work.name}.steps.json").read_text(encoding="utf-8"))
         config = json.loads((folder / "models" / work.model / "config.json").read_text(encoding="utf-8"))
         lengths = [[lengths_of(work.kind, row) for row in step] for step in steps]
+        rank = LORA_RANK if work.lora else None
+        ranked = sorted((row for step in steps for row in step), key=lambda row: -len(row["input_ids"]))  # as peers/job.py does
+        grouped = [[lengths_of(work.kind, row) for row in step] for step in batched(ranked, work.batch_size)]
         return Expected(
             [sum(row.source + row.target for row in step) for step in lengths],
             [sum(row.bearing for row in step) for step in lengths],
-            [training_flops(config, step, LORA_RANK if work.lora else None) for step in lengths],
+            [training_flops(config, step, rank) for step in lengths],
+            [training_flops(config, step, rank) for step in grouped],
         )
+
+
+def batched(rows: list[Any], size: int) -> list[list[Any]]:
+    """Return rows in steps of so many."""
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
 def lengths_of(kind: Kind, row: Mapping[str, Any]) -> Lengths:
@@ -169,14 +182,13 @@ def summed_up(
     work: Work, contestant: Contestant, tuning: Tuning | None, watched: Watched, expected: Expected, ceiling: float
 ) -> Measured:
     """Sum up a run. Its first step counts for the start alone; of a generation that is when the model is ready."""
-    lines, grouped = watched.lines, tuning is not None and tuning.order == "grouped"
-    seconds = watched.at[-1] - watched.at[0]
-    if grouped or work.kind is Kind.generation:
+    lines, seconds = watched.lines, watched.at[-1] - watched.at[0]
+    units, flops, share = sum(expected.bearing[1:]), sum(expected.flops[1:]), 1.0
+    if work.kind is Kind.generation:
         units = sum(line["loss_units"] for line in lines[1:])
-    else:
-        units = sum(expected.bearing[1:])
-    # grouped steps have other rows: their operations are taken as the epoch's, by what carries loss
-    flops = sum(expected.flops) * units / sum(expected.bearing) if grouped else sum(expected.flops[1:])
+    elif tuning is not None and tuning.order == "grouped":
+        # its first step, which is not timed, has the longest rows: what is left is that share of the others' work
+        share = sum(expected.grouped_flops[1:]) / flops
     positions = [line["positions"] for line in lines if "positions" in line]
     return Measured(
         work=work.name,
@@ -185,14 +197,14 @@ def summed_up(
         round=0,
         state="",
         date=datetime.datetime.now().isoformat(timespec="seconds"),
-        per_second=units / seconds,
+        per_second=units * share / seconds,
         startup=watched.at[0],
         seconds=seconds,
-        step_cpu=watched.cpu_at[-1] - watched.cpu_at[0],
+        step_cpu=(watched.cpu_at[-1] - watched.cpu_at[0]) / share,
         cpu=watched.cpu,
         peak_bytes=watched.peak_bytes,
         foreign_share=watched.foreign_share,
-        flops=flops / seconds,
+        flops=flops * share / seconds,
         ceiling=ceiling,
         losses=[line["loss"] for line in lines if "loss" in line],
         tokens_share=sum(expected.tokens) / sum(positions) if positions else None,

@@ -16,7 +16,9 @@ GIB = 2**30
 @pytest.mark.parametrize(
     ("wanted", "per_token", "state", "free", "longest", "device", "expected"),
     [
-        (None, 1000, 0, 10 * GIB, 300, CPU, 1024),  # room for more than pays off
+        (None, 2_000_000, 0, 10 * GIB, 300, CPU, 1024),  # room for more than pays off
+        (None, 524_288, 0, 10 * GIB, 300, CPU, 2048),  # 1 GiB in all
+        (None, 1000, 0, 10 * GIB, 300, CPU, 4096),
         (None, 1000, 0, 10 * GIB, 300, GPU, 16384),
         (None, 1000, 0, 1_000_000, 300, CPU, 800),  # 0.8 of a million bytes, 1000 a token
         (None, 1000, 300_000, 1_000_000, 300, CPU, 500),

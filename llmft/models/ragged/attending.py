@@ -53,22 +53,22 @@ class Attending:
         Queries come scaled. `bias_HLS` is added to scores from its corner on; its first dimension may be 1.
         """
         out = torch.empty_like(q)
+        q_HQE, k_HKE, v_HKE, out_HQE = (self.heads_first(each) for each in (q, k, v, out))
+        k_HEK = k_HKE.transpose(1, 2)
         saved = []
-        for span in self.spans:
-            queries, keys, values = self.parts(span, q, k, v)
+        for first, queries, start, keys in self.places():
+            asked, given = q_HQE.narrow(1, first, queries), k_HEK.narrow(2, start, keys)
             if bias_HLS is None:
-                scores = torch.bmm(queries, keys.transpose(1, 2))
+                scores = torch.bmm(asked, given)
             else:
-                bias = bias_HLS[:, : queries.shape[1], : keys.shape[1]]
-                scores = torch.baddbmm(bias.to(q.dtype), queries, keys.transpose(1, 2))
+                scores = torch.baddbmm(bias_HLS[:, :queries, :keys].to(q.dtype), asked, given)
             weights = torch.softmax(scores, dim=-1)
             saved.append(weights)
             if self.dropout:
-                mask = draw((self.heads * queries.shape[1], keys.shape[1]), self.dropout)
+                mask = draw((self.heads * queries, keys), self.dropout)
                 saved += mask
                 weights = torch.mul(weights, mask.ones(weights), out=scores)
-            read = torch.bmm(weights, values).transpose(0, 1)
-            place = self.heads_first(out[span.first : span.last]).transpose(0, 1)
+            read, place = torch.bmm(weights, v_HKE.narrow(1, start, keys)), out_HQE.narrow(1, first, queries)
             torch.mul(read, self.factor, out=place) if self.dropout else place.copy_(read)
         return out, saved
 
@@ -79,33 +79,30 @@ class Attending:
         dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
         if self.dropout:
             gradient = gradient * self.factor
+        q_HQE, k_HKE, v_HKE, gradient_HQE = (self.heads_first(each) for each in (q, k, v, gradient))
+        dq_HQE, dk_HKE, dv_HKE = (self.heads_first(each) for each in (dq, dk, dv))
+        v_HEK = v_HKE.transpose(1, 2)
         each = 3 if self.dropout else 1
-        for place, span in enumerate(self.spans):
+        for place, (first, queries, start, keys) in enumerate(self.places()):
             weights, *mask = saved[each * place : each * (place + 1)]
-            queries, keys, values = self.parts(span, q, k, v)
-            given = self.heads_first(gradient[span.first : span.last])
-            dweights, left = torch.bmm(given, values.transpose(1, 2)), weights
+            given = gradient_HQE.narrow(1, first, queries)
+            dweights, left = torch.bmm(given, v_HEK.narrow(2, start, keys)), weights
             if mask:
                 ones = Mask(*mask).ones(weights)
                 dweights *= ones
                 left = ones.mul_(weights)
-            self.put(torch.bmm(left.transpose(1, 2), given), dv[span.start : span.stop])
+            dv_HKE.narrow(1, start, keys).copy_(torch.bmm(left.transpose(1, 2), given))
             dscores = torch._softmax_backward_data(dweights, weights, -1, weights.dtype)
             if dbias_HLS is not None:
-                dbias_HLS[:, : queries.shape[1], : keys.shape[1]] += dscores
-            self.put(torch.bmm(dscores, keys), dq[span.first : span.last])
-            self.put(torch.bmm(dscores.transpose(1, 2), queries), dk[span.start : span.stop])
+                dbias_HLS[:, :queries, :keys] += dscores
+            dq_HQE.narrow(1, first, queries).copy_(torch.bmm(dscores, k_HKE.narrow(1, start, keys)))
+            dk_HKE.narrow(1, start, keys).copy_(torch.bmm(dscores.transpose(1, 2), q_HQE.narrow(1, first, queries)))
         return dq, dk, dv
 
-    def parts(self, span: Span, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return a document's queries (H, L, E), keys and values (H, S, E), as views."""
-        keys = slice(span.start, span.stop)
-        return self.heads_first(q[span.first : span.last]), self.heads_first(k[keys]), self.heads_first(v[keys])
+    def places(self) -> list[tuple[int, int, int, int]]:
+        """Return of each document where its queries begin and how many they are, and the same of its keys."""
+        return [(span.first, span.last - span.first, span.start, span.stop - span.start) for span in self.spans]
 
     def heads_first(self, x: Tensor) -> Tensor:
         """Return rows of heads side by side as heads of rows, a view."""
         return x.unflatten(1, (self.heads, -1)).transpose(0, 1)
-
-    def put(self, x_HLE: Tensor, out: Tensor) -> None:
-        """Write heads of rows into rows of heads side by side."""
-        self.heads_first(out).copy_(x_HLE)

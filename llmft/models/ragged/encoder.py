@@ -12,9 +12,9 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 
 from llmft.hardware.precision import autocast
 from llmft.models.attention import ragged
+from llmft.models.lookup import looked_up, writable
 from llmft.models.ragged.dropout import dropped
 from llmft.models.ragged.layers import Unknown, bert_layers, checkpointed, run
-from llmft.models.ragged.lookup import looked_up
 
 # B documents, T tokens of the longest, N tokens of all, D model width
 
@@ -69,8 +69,8 @@ def flat_encoder(model: PreTrainedModel, mask_BT: Tensor, dtype: torch.dtype) ->
         replaced.enter_context(instead(encoder, forward))
         replaced.enter_context(instead(dropout, partial(dropped_rows, dropout)))
         table: Any = model.get_input_embeddings()
-        if torch.is_grad_enabled() and read_once(model, table):
-            replaced.enter_context(instead(table, partial(looked_up, table)))
+        if writable(table):
+            replaced.enter_context(instead(table, partial(looked_up, model, table)))
         yield
 
 
@@ -87,11 +87,3 @@ def instead(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
 def dropped_rows(module: nn.Dropout, h_BTD: Tensor) -> Tensor:
     """A module's dropout, by the masks of the layers."""
     return dropped(h_BTD.flatten(0, 1), module.p, module.training).view(h_BTD.shape)
-
-
-def read_once(model: PreTrainedModel, table: nn.Module) -> bool:
-    """Tell whether a table is trained, is a plain one, and stands for no output embedding, too."""
-    if type(table) is not nn.Embedding or not table.weight.requires_grad or table.max_norm or table.scale_grad_by_freq:
-        return False
-    output = model.get_output_embeddings()
-    return output is None or output.weight is not table.weight

@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from llmft.data.batch import Batch, Stream
+from llmft.models.lookup import looked_up, writable
 from llmft.models.loss import token_loss
 from llmft.models.padded import vocabulary_head
 from llmft.models.ragged.dropout import dropped
@@ -89,24 +90,30 @@ def pair_states(model: PreTrainedModel, batch: Batch, dtype: torch.dtype) -> Ten
     assert batch.source is not None
     kind = KINDS[model.config.model_type]
     encoder, decoder = model.get_encoder(), model.get_decoder()
-    sources_ND, answers_MD = embedded(encoder, decoder, batch.source, batch.stream)
-    read, written = batch.source.lengths, batch.stream.lengths
+    sources_ND, answers_MD = embedded(model, batch.source, batch.stream)
+    asked, written = batch.source.lengths, batch.stream.lengths
     h_ND = kind.enter(encoder, sources_ND, batch.source).to(dtype)
-    h_ND = run(kind.layers(encoder), h_ND, read, position_bias(encoder, max(read)), None, (), encoder.training)
+    h_ND = run(kind.layers(encoder), h_ND, asked, position_bias(encoder, max(asked)), None, (), encoder.training)
     memory_ND = kind.leave(encoder, h_ND)
     h_MD = kind.enter(decoder, answers_MD, batch.stream).to(dtype)
     bias = causal(position_bias(decoder, max(written)), max(written), h_MD)
-    h_MD = run(kind.layers(decoder), h_MD, written, bias, memory_ND, read, decoder.training)
+    h_MD = run(kind.layers(decoder), h_MD, written, bias, memory_ND, asked, decoder.training)
     states_MD = kind.leave(decoder, h_MD)[batch.loss_rows_M]
     return states_MD * model.config.d_model**-0.5 if getattr(model.config, "scale_decoder_outputs", False) else states_MD
 
 
-def embedded(encoder: Any, decoder: Any, source: Stream, stream: Stream) -> tuple[Tensor, Tensor]:
+def embedded(model: PreTrainedModel, source: Stream, stream: Stream) -> tuple[Tensor, Tensor]:
     """Return the embeddings of sources and answers; looked up at once where they share a table, whose gradient is then made once."""
-    if encoder.embed_tokens.weight is not decoder.embed_tokens.weight:
-        return encoder.embed_tokens(source.tokens_N), decoder.embed_tokens(stream.tokens_N)
-    both = encoder.embed_tokens(torch.cat([source.tokens_N, stream.tokens_N]))
+    reading, writing = (stack.embed_tokens for stack in (model.get_encoder(), model.get_decoder()))
+    if reading.weight is not writing.weight:
+        return read(model, reading, source.tokens_N), read(model, writing, stream.tokens_N)
+    both = read(model, reading, torch.cat([source.tokens_N, stream.tokens_N]))
     return both[: len(source.tokens_N)], both[len(source.tokens_N) :]
+
+
+def read(model: PreTrainedModel, table: Any, tokens_N: Tensor) -> Tensor:
+    """Return rows of a table."""
+    return looked_up(model, table, tokens_N) if writable(table) else table(tokens_N)
 
 
 def position_bias(stack: Any, longest: int) -> Tensor | None:

@@ -1,6 +1,8 @@
 """Whether a run did the work that it is compared for, and what is made of what was seen."""
 
+import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from scripts.bench.stopwatch import Watched, watch
 from scripts.bench.works import Contestant, Kind, Tuning, Work, every_work, works
 
 LORA = next(work for work in works(bf16=False) if work.name == "lora")
-EXPECTED = Expected([10, 20, 30, 40], [1, 2, 3, 4], [100.0, 200.0, 300.0, 400.0])
+EXPECTED = Expected([10, 20, 30, 40], [1, 2, 3, 4], [100.0, 200.0, 300.0, 400.0], [600.0, 300.0, 90.0, 60.0])
 GIVEN, GROUPED = Tuning(8, 1), Tuning(8, 1, order="grouped")
 
 
@@ -63,8 +65,36 @@ def test_first_step_counts_for_the_start_alone():
     assert (run.startup, run.seconds, run.per_second, run.flops) == (5.0, 6.0, 9 / 6, 900 / 6)
     assert run.step_cpu == 12.0
     assert run.tokens_share == 100 / 200
-    watched.lines = by_peer([4, 3, 2, 1])
-    assert summed_up(LORA, Contestant("peer", "trainer"), GROUPED, watched, EXPECTED, ceiling=1e3).flops == 1000 * 6 / 10 / 6
+
+
+def test_grouped_rows_are_counted_by_their_operations():
+    """The step that is not timed has the longest rows: 450 operations are left, of others 900."""
+    watched = Watched(
+        0, 20.0, 30.0, 2.0, 1 << 30, at=[5.0, 7.0, 9.0, 11.0], cpu_at=[8.0, 12.0, 16.0, 20.0], lines=by_peer([4, 3, 2, 1])
+    )
+    run = summed_up(LORA, Contestant("peer", "trainer"), GROUPED, watched, EXPECTED, ceiling=1e3)
+    assert (run.seconds, run.per_second, run.flops, run.step_cpu) == (6.0, 9 / 2 / 6, 450 / 6, 24.0)
+
+
+def test_grouped_steps_are_those_that_the_peers_make(tmp_path: Path):
+    """By length over the epoch, the longest first."""
+    rows = [{"input_ids": [1] * length, "labels": 0} for length in (3, 9, 5, 7)]
+    work = next(work for work in works(bf16=False) if work.name == "encoder")
+    work = replace(work, batch_size=2)
+    config = {
+        "hidden_size": 4,
+        "num_hidden_layers": 1,
+        "intermediate_size": 8,
+        "num_attention_heads": 1,
+        "vocab_size": 9,
+        "id2label": {"0": "a"},
+    }
+    (tmp_path / "models" / work.model).mkdir(parents=True)
+    (tmp_path / "models" / work.model / "config.json").write_text(json.dumps(config | {"model_type": "bert"}))
+    for name, steps in (("given", [rows[:2], rows[2:]]), ("ranked", [[rows[1], rows[3]], [rows[2], rows[0]]])):
+        (tmp_path / f"{name}.steps.json").write_text(json.dumps(steps))
+    given, ranked = (Expected.of(replace(work, name=name), tmp_path) for name in ("given", "ranked"))
+    assert given.grouped_flops == ranked.flops != given.flops
 
 
 def test_lengths_of_rows():

@@ -1,11 +1,16 @@
 """The gradient of an embedding table, written row by row, against torch's."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
-from llmft.models.ragged.lookup import looked_up
+from llmft.models.lookup import looked_up, writable
+from llmft.models.loss import token_loss
 from llmft.training.optimizer import adafactor, adamw, clip_gradients, muon, sgd
+
+untied = SimpleNamespace(get_output_embeddings=lambda: None)
 
 
 def tables(padding=None):
@@ -29,7 +34,7 @@ def test_the_gradient_is_torchs(padding):
     ours, theirs = tables(padding)
     for _ in range(2):
         for ids in BATCHES:  # micro-batches of a step add up
-            assert passed(ours, lambda ids: looked_up(ours, ids), ids).equal(passed(theirs, theirs, ids))
+            assert passed(ours, lambda ids: looked_up(untied, ours, ids), ids).equal(passed(theirs, theirs, ids))
             torch.testing.assert_close(ours.weight.grad, theirs.weight.grad)
         ours.weight.grad = theirs.weight.grad = None
 
@@ -41,7 +46,7 @@ def test_what_a_step_has_written_is_gone_in_the_next(make):
     optimizers = [make([{"params": [table.weight], "weight_decay": 0.1}], 0.1, 0.1)[0] for table in (ours, theirs)]
     memory = set()
     for ids in BATCHES * 2:
-        passed(ours, lambda ids: looked_up(ours, ids), ids)
+        passed(ours, lambda ids: looked_up(untied, ours, ids), ids)
         passed(theirs, theirs, ids)
         memory.add(ours.weight.grad.data_ptr())
         for table, optimizer in zip((ours, theirs), optimizers, strict=True):
@@ -50,3 +55,35 @@ def test_what_a_step_has_written_is_gone_in_the_next(make):
             optimizer.zero_grad()
         torch.testing.assert_close(ours.weight, theirs.weight)
     assert len(memory) == 1
+
+
+@pytest.mark.parametrize("padding", [None, 3])
+def test_a_table_that_also_scores(padding):
+    """Both parts of its gradient, over micro-batches and steps, as torch adds them up."""
+    ours, theirs = tables(padding)
+    tied = SimpleNamespace(get_output_embeddings=lambda: SimpleNamespace(weight=ours.weight))
+    targets = torch.arange(20)
+    for _ in range(2):
+        for ids in BATCHES:
+            for table, read in ((ours, lambda ids: looked_up(tied, ours, ids)), (theirs, theirs)):
+                rows = read(ids).flatten(0, -2).tanh()
+                token_loss(rows, head_of(table), targets[: len(rows)]).backward()
+            torch.testing.assert_close(ours.weight.grad, theirs.weight.grad)
+        ours.weight.grad = theirs.weight.grad = None
+    passed(ours, lambda ids: looked_up(tied, ours, ids), BATCHES[0])  # nothing is scored
+    passed(theirs, theirs, BATCHES[0])
+    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad)
+
+
+def head_of(table):
+    head = nn.Linear(6, 20, bias=False)
+    head.weight = table.weight
+    return head
+
+
+def test_what_is_no_plain_trained_table_is_left_to_torch():
+    (plain, frozen), odd = tables(), nn.Embedding(20, 6, max_norm=1.0)
+    frozen.weight.requires_grad_(False)
+    assert [writable(table) for table in (plain, frozen, odd, nn.Linear(6, 20))] == [True, False, False, False]
+    with torch.no_grad():
+        assert not writable(plain)
