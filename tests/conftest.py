@@ -24,6 +24,14 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
+@pytest.fixture(scope="session", autouse=True)
+def hangups_are_heard() -> Iterator[None]:
+    """Commands inherit what this process ignores, and under nohup that is SIGHUP."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with a tiny random model of each architecture: tiny / "llama", tiny / "gpt2" and so on."""

@@ -111,12 +111,12 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
 ) -> None:
     command = [*command, f"model.name={tiny / 'gpt2'}"]
     assert main([*command, "output_root=whole"]) == 0
-    if os.fork() == 0:  # a child, so that SIGKILL ends it and not the test
+    if (child := os.fork()) == 0:  # a child, so that SIGKILL ends it and not the test
         with monkeypatch.context() as patch:
             interrupt_at(7, patch, signal.SIGKILL)
             main([*command, "output_root=killed"])
         os._exit(0)
-    _, how = os.wait()
+    _, how = os.waitpid(child, 0)
     assert os.WTERMSIG(how) == signal.SIGKILL
     capsys.readouterr()
     assert main([*command, "output_root=killed"]) == 0
