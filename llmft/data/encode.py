@@ -52,10 +52,16 @@ class Encoded:
     labels: tuple[float, ...] = ()
     second: int = 0
 
-    def tail(self, tokens: int) -> "Encoded":
-        """Return the last tokens of a decoder's document, as a document of its own."""
-        mask = self.loss_mask[-tokens:]
-        return replace(self, ids=self.ids[-tokens:], loss_mask=mask, units=int(np.count_nonzero(mask[1:])))
+    def tail(self, tokens: int, bearing: int) -> "Encoded":
+        """Return the last tokens of a decoder's document, up to the last with loss, as a document of its own.
+
+        Of them the last `bearing` may carry loss, so that there is something before.
+        """
+        stop = int(np.flatnonzero(self.loss_mask)[-1]) + 1 if self.loss_mask.any() else len(self.ids)
+        places = slice(max(0, stop - tokens), stop)
+        mask = self.loss_mask[places].copy()
+        mask[:-bearing] = False
+        return replace(self, ids=self.ids[places], loss_mask=mask, units=int(np.count_nonzero(mask[1:])))
 
     def __len__(self) -> int:
         """Tokens of both streams."""

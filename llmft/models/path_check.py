@@ -20,6 +20,8 @@ GRADIENT_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.2}
 
 CHECKED_TOKENS = 32
 """Of each document: what differs, differs in these, and a run does not wait for more."""
+CHECKED_LOSS = 8
+"""Of them those at the end that may carry loss: documents share what stands before, and that has to be checked too."""
 
 # Layers that see more or less than their own document by a mask that transformers would build. Short documents do not
 # show it: a chunk longer than all that are compared cuts nothing.

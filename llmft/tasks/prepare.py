@@ -97,13 +97,15 @@ def encode_split(learner: Learner, source: RowSource, examples: Iterable[Example
 
 
 def check_path(run: TrainRun, learner: Learner, corpus: Corpus) -> PathCheck:
-    """Compare the fast with the plain path on the shortest documents, which are as telling as long ones."""
+    """Compare the fast with the plain path on short documents, which are as telling as long ones, of two lengths if there are."""
     if run.training.fast is Fast.off:
         return PathCheck(False, "training.fast=off")
     lengths = corpus.train.lengths
     some = telling(lengths, CHECKED_ROWS)
-    shortest = some[np.argsort(lengths[some], kind="stable")[:CHECKED_ROWS]]
-    return learner.check_fast_path(corpus.train.documents(shortest.tolist()))
+    ranked = some[np.argsort(lengths[some], kind="stable")]
+    longer = ranked[lengths[ranked] > lengths[ranked[0]]]  # beside it, the shortest is padded where anything is
+    chosen = [ranked[0], *(longer if len(longer) else ranked[1:])[: CHECKED_ROWS - 1]]
+    return learner.check_fast_path(corpus.train.documents([int(place) for place in chosen]))
 
 
 def telling(lengths: np.ndarray, most: int) -> np.ndarray:
@@ -130,7 +132,8 @@ def make_plan(run: TrainRun, learner: Learner, corpus: Corpus, order: Order, mic
     free = available_bytes(device)
     longest = int(lengths.max())
     wanted = min((tokens for tokens in (micro_tokens, run.training.micro_tokens) if tokens), default=None)
-    planned = memory.plan_micro_tokens(wanted, per_token, state, free, longest, device)
+    paying = memory.paying_tokens(memory.token_bytes(learner.pretrained, learner.precision, checkpointing=False), device)
+    planned = memory.plan_micro_tokens(wanted, per_token, state, free, longest, paying)
     micro_tokens, taken = fitting_as_before(run, learner, path, corpus.train, some, planned, state, free)
     if micro_tokens < planned:
         say(f"{planned:,} tokens at once do not fit in memory, {micro_tokens:,} do; this does not change the result")

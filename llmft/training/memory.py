@@ -110,7 +110,13 @@ def token_bytes(pretrained: Pretrained, precision: torch.dtype, checkpointing: b
     return max(read, written) * config.hidden_size * width
 
 
-def plan_micro_tokens(wanted: int | None, per_token: int, state: int, free: int, longest: int, device: torch.device) -> int:
+def paying_tokens(per_token: int, device: torch.device) -> int:
+    """Return how many tokens of a pass pay off, where one of them keeps so many bytes without checkpointing."""
+    paying = MICRO_TOKENS[device.type]
+    return max(paying, min(MOST_TOKENS, SMALL_PASS // per_token)) if device.type == "cpu" else paying
+
+
+def plan_micro_tokens(wanted: int | None, per_token: int, state: int, free: int, longest: int, paying: int) -> int:
     """Return the tokens of one micro-batch: as set, or as many as pay off and fit.
 
     Raises DoesNotFit where not even the longest row fits, with the settings that would help.
@@ -123,7 +129,4 @@ def plan_micro_tokens(wanted: int | None, per_token: int, state: int, free: int,
         )
     if wanted is not None:
         return wanted
-    paying = MICRO_TOKENS[device.type]
-    if device.type == "cpu":
-        paying = max(paying, min(MOST_TOKENS, SMALL_PASS // per_token))
     return max(longest, min(paying, int(room / per_token)))

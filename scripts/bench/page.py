@@ -117,7 +117,8 @@ def section(work: Work, played: Sequence[Played]) -> str:
     """Return the part of the page on one work."""
     runs = [run for each in played for run in each.turns]
     taken = 100 * max(run.foreign_share for run in runs)
-    note = f"{spread(len(each.turns) for each in played if each.turns).low:.0f} rounds; others took at most {taken:.0f} % of the machine."
+    rounds = min(len(each.turns) for each in played if each.turns)
+    note = f"{rounds} round{'s' * (rounds != 1)}; others took at most {taken:.0f} % of the machine."
     parts = [f"### {work.title}", turns_table(work, played), note, tunings_table(played)]
     return "\n\n".join(part for part in parts if part)
 

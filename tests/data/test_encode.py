@@ -138,3 +138,21 @@ def test_what_is_read_in_blocks_is_what_there_is(tmp_path, monkeypatch, make, bl
     cuts = [items[place].source_cut for place in rows]
     assert found.sums() == (sum(item.units for item in items), sum(cut > 0 for cut in cuts), sum(cuts))
     assert (found.lengths.dtype, found.rows_with_loss().dtype) == (np.int32, np.uint32)
+
+
+@pytest.mark.parametrize(
+    ("mask", "tokens", "bearing", "ids", "carried"),
+    [
+        ("0000011111", 6, 2, "456789", "000011"),
+        ("0000011111", 6, 9, "456789", "011111"),
+        ("0011100000", 4, 2, "1234", "0011"),  # what follows the last token with loss is not read
+        ("1111111111", 20, 3, "0123456789", "0000000111"),
+        ("0000000000", 3, 2, "789", "000"),
+    ],
+)
+def test_the_tail_of_a_document(mask, tokens, bearing, ids, carried):
+    bits = [np.array([each == "1" for each in row], np.bool_) for row in (mask, carried)]
+    tail = Encoded("a", np.arange(10, dtype=np.int32), bits[0], None, "f:1", units=9).tail(tokens, bearing)
+    assert "".join(map(str, tail.ids)) == ids
+    assert tail.loss_mask.tolist() == bits[1].tolist()
+    assert tail.units == carried[1:].count("1")

@@ -6,7 +6,8 @@ import pytest
 from llmft.data import prefixes
 from llmft.data.batch import collate_decoder
 from llmft.data.encode import Encoded
-from llmft.data.prefixes import collate_shared, cut_shared, pieces_of
+from llmft.data.prefixes import collate_shared, cut_shared, pieces_of, with_twin
+from llmft.models.path_check import CHECKED_LOSS, CHECKED_TOKENS
 
 
 def document(id, ids, answer):
@@ -90,3 +91,12 @@ def test_random_documents(seed):
         begin = made[random.integers(len(made))].ids[: random.integers(1, 60)].tolist() if made else []
         made.append(document(str(number), [*begin, *random.integers(0, 50, random.integers(3, 60)).tolist()], 2))
     assert read_back(collate_shared(made), pieces_of(made)) == {place: each.ids.tolist() for place, each in enumerate(made)}
+
+
+@pytest.mark.parametrize("answer", [1, 20, 60])
+def test_what_the_paths_are_compared_on_begins_alike(answer):
+    """However long answers are: what is shared would go unchecked where the compared ends are all answer."""
+    ids = [np.arange(number, number + 60, dtype=np.int32) for number in (0, 100)]
+    mask = np.arange(60) >= 60 - answer
+    ends = [Encoded("a", each, mask, None, "f:1", answer).tail(CHECKED_TOKENS, CHECKED_LOSS) for each in ids]
+    assert collate_shared(with_twin(ends)).stream.parents is not None

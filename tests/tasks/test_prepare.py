@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -129,6 +130,16 @@ def test_the_fast_path_can_be_switched_off(open_text, source):
     off = check_path(replace(run, training=Training(fast=Fast.off)), task, corpus)
     assert (off.fast, off.reason) == (False, "training.fast=off")
     assert prepare.CHECKED_ROWS >= 2  # one document alone cannot show whether documents see each other
+
+
+@pytest.mark.parametrize(
+    ("lengths", "expected"), [([9, 5, 5, 7, 6], [1, 4]), ([5, 5, 5], [0, 1]), ([8, 3], [1, 0]), ([4], [0])]
+)
+def test_documents_of_two_lengths_are_compared(monkeypatch, lengths, expected):
+    """Of equal ones a padded batch has no padding, and would not show whether it is left out."""
+    given = SimpleNamespace(lengths=np.array(lengths), documents=lambda places: places)
+    learner = SimpleNamespace(check_fast_path=lambda places: places)
+    assert check_path(TrainRun(), learner, SimpleNamespace(train=given)) == expected
 
 
 def state_of(model):

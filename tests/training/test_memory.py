@@ -7,33 +7,44 @@ from llmft.config.schema import Adapter, AdapterKind
 from llmft.errors import DoesNotFit
 from llmft.models.adapter import add_adapter
 from llmft.models.load import load_pretrained
-from llmft.training.memory import plan_micro_tokens, state_bytes, token_bytes
+from llmft.training.memory import paying_tokens, plan_micro_tokens, state_bytes, token_bytes
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 GIB = 2**30
 
 
 @pytest.mark.parametrize(
-    ("wanted", "per_token", "state", "free", "longest", "device", "expected"),
+    ("wanted", "per_token", "state", "free", "longest", "paying", "expected"),
     [
-        (None, 2_000_000, 0, 10 * GIB, 300, CPU, 1024),  # room for more than pays off
-        (None, 524_288, 0, 10 * GIB, 300, CPU, 2048),  # 1 GiB in all
-        (None, 1000, 0, 10 * GIB, 300, CPU, 4096),
-        (None, 1000, 0, 10 * GIB, 300, GPU, 16384),
-        (None, 1000, 0, 1_000_000, 300, CPU, 800),  # 0.8 of a million bytes, 1000 a token
-        (None, 1000, 300_000, 1_000_000, 300, CPU, 500),
-        (None, 1000, 0, 10 * GIB, 5000, CPU, 5000),  # a document is not cut: the longest sets the least
-        (123, 1000, 0, 10 * GIB, 300, CPU, 123),  # as set
+        (None, 1000, 0, 10 * GIB, 300, 1024, 1024),  # room for more than pays off
+        (None, 1000, 0, 1_000_000, 300, 1024, 800),  # 0.8 of a million bytes, 1000 a token
+        (None, 1000, 300_000, 1_000_000, 300, 1024, 500),
+        (None, 1000, 0, 10 * GIB, 5000, 1024, 5000),  # a document is not cut: the longest sets the least
+        (123, 1000, 0, 10 * GIB, 300, 1024, 123),  # as set
     ],
 )
-def test_micro_tokens(wanted, per_token, state, free, longest, device, expected):
-    assert plan_micro_tokens(wanted, per_token, state, free, longest, device) == expected
+def test_micro_tokens(wanted, per_token, state, free, longest, paying, expected):
+    assert plan_micro_tokens(wanted, per_token, state, free, longest, paying) == expected
+
+
+@pytest.mark.parametrize(
+    ("per_token", "device", "expected"),
+    [
+        (2_000_000, CPU, 1024),
+        (524_288, CPU, 2048),  # 1 GiB in all
+        (1000, CPU, 4096),
+        (1000, GPU, 16384),
+        (2_000_000, GPU, 16384),
+    ],
+)
+def test_narrow_models_take_more_at_once(per_token, device, expected):
+    assert paying_tokens(per_token, device) == expected
 
 
 @pytest.mark.parametrize("wanted", [None, 100])
 def test_does_not_fit(wanted):
     with pytest.raises(DoesNotFit) as error:
-        plan_micro_tokens(wanted, 1024**2, 2 * GIB, 3 * GIB, 512, CPU)
+        plan_micro_tokens(wanted, 1024**2, 2 * GIB, 3 * GIB, 512, 1024)
     assert str(error.value) == (
         "training needs about 2.5 GiB with the longest row of 512 tokens, 3.0 GiB are free. Set "
         "model.gradient_checkpointing=true, adapter=lora, a smaller task.max_source_tokens, or a smaller model."
@@ -41,9 +52,9 @@ def test_does_not_fit(wanted):
 
 
 def test_the_limit_is_exact():
-    assert plan_micro_tokens(None, 1000, 0, 1_000_000, 800, CPU) == 800
+    assert plan_micro_tokens(None, 1000, 0, 1_000_000, 800, 1024) == 800
     with pytest.raises(DoesNotFit):
-        plan_micro_tokens(None, 1000, 0, 1_000_000, 801, CPU)
+        plan_micro_tokens(None, 1000, 0, 1_000_000, 801, 1024)
 
 
 def test_bytes_of_a_model(tiny):

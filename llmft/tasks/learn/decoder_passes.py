@@ -11,7 +11,7 @@ from llmft.data.prefixes import collate_shared, cut_shared, with_twin
 from llmft.models.forward import Path, batch_loss
 from llmft.models.head import Head
 from llmft.models.load import Pretrained
-from llmft.models.path_check import CHECKED_TOKENS, PathCheck, check_fast_path
+from llmft.models.path_check import CHECKED_LOSS, CHECKED_TOKENS, PathCheck, check_fast_path
 
 
 class DecoderPasses:
@@ -46,7 +46,7 @@ class DecoderPasses:
     def check_fast_path(self, documents: Sequence[Encoded]) -> PathCheck:
         """Compare the paths on the ends of a few documents, and take the fastest that agrees from now on."""
         model = self.pretrained.model
-        ends = with_twin([document.tail(CHECKED_TOKENS) for document in documents])
+        ends = with_twin([document.tail(CHECKED_TOKENS, CHECKED_LOSS) for document in documents])
         shared = collate_shared(ends) if model.device.type == "cpu" else collate_decoder(ends)
         found = check_fast_path(model, collate_decoder(ends).to(model.device), self.precision, shared.to(model.device))
         self.path = found.path
