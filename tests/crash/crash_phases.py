@@ -108,8 +108,7 @@ def install() -> None:
         note("+", phase)
         counts[phase] = counts.get(phase, 0) + 1
         if phase == wanted and counts[phase] == int(place):
-            os.write(out, f"! {time.monotonic() + float(delay):.6f} {number}\n".encode())
-            send_later(float(delay), int(number))
+            send_later(float(delay), int(number), lambda moment: os.write(out, f"! {moment:.6f} {number}\n".encode()))
 
     def noted(function: Callable[..., Any], phase: str) -> Callable[..., Any]:
         @functools.wraps(function)
@@ -152,19 +151,23 @@ def install() -> None:
     _replace("llmft.cli.job._work", lambda function: around_compose(function, "-"))
 
 
-def send_later(seconds: float, number: int) -> None:
-    """Let the system send this process a signal after a while, by a timer of POSIX: no thread and no poll is in the way."""
+def send_later(seconds: float, number: int, tell: Callable[[float], object]) -> None:
+    """Let the system send this process a signal after a while, by a timer of POSIX: no thread and no poll is in the way.
+
+    `tell` is given the moment, on the monotonic clock, before the timer is set to it: setting one up takes as long as a micro-batch.
+    """
 
     class Event(ctypes.Structure):
         _fields_ = [("value", ctypes.c_void_p), ("number", ctypes.c_int), ("how", ctypes.c_int), ("rest", ctypes.c_byte * 48)]
 
     libc = ctypes.CDLL(None, use_errno=True)
     event, timer = Event(None, number, 0, (ctypes.c_byte * 48)()), ctypes.c_void_p()
-    nanoseconds = max(1, int(seconds * 1e9))  # 0 would mean never
-    when = (ctypes.c_long * 4)(0, 0, *divmod(nanoseconds, 1_000_000_000))
-    clock_monotonic = 1
+    clock_monotonic, absolute = 1, 1
     assert libc.timer_create(clock_monotonic, ctypes.byref(event), ctypes.byref(timer)) == 0, ctypes.get_errno()
-    assert libc.timer_settime(timer, 0, ctypes.byref(when), None) == 0, ctypes.get_errno()
+    moment = time.monotonic() + seconds
+    when = (ctypes.c_long * 4)(0, 0, *divmod(int(moment * 1e9), 1_000_000_000))
+    tell(moment)
+    assert libc.timer_settime(timer, absolute, ctypes.byref(when), None) == 0, ctypes.get_errno()
 
 
 def _replace(name: str, change: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
