@@ -20,7 +20,7 @@ READ_BYTES = 4
 
 MICRO_TOKENS = {"cpu": 1024, "cuda": 16384}  # beyond this many tokens a pass gets larger, but hardly faster
 SMALL_PASS = 1 << 30  # bytes of activations up to which a processor takes more tokens at once: narrow models gain by it,
-MOST_TOKENS = 4096  # up to so many; 6 layers of 384 a tenth
+MOST_TOKENS = 4096  # up to so many; an encoder-decoder of T5-small's size a fifth of its time
 MARGIN = 1.25  # of what a trial took: micro-batches to come leave holes in memory; 25 steps of a LoRA training took 1.1 of it
 SHARE = 0.8  # of the free memory; the rest is for what the estimate does not know
 

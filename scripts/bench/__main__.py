@@ -82,7 +82,9 @@ def main() -> None:
     versions = {name: machine[name] for name in ("cpu", "cores", "python", "packages")} | {
         "trl": versions_of(options.trl_python)
     }
-    versions["peers"] = fingerprint(files=hash_folder(ROOT / "scripts/bench/peers", ["*.py"]))
+    # how they run, and how what they did is counted
+    counted = ["peers/*.py", "contest.py", "flops.py"]
+    versions["peers"] = fingerprint(files=hash_folder(ROOT / "scripts/bench", counted))
     ours = fingerprint(files=hash_folder(ROOT / "llmft", ["*.py"]) | hash_folder(ROOT / "conf", ["*.yaml"]))
     contest = Contest(folder, options.trl_python.absolute(), bf16)
     rounds = Rounds(contest, folder / "runs.jsonl", versions, ours, options.busy, options.tries)

@@ -13,9 +13,9 @@ class Measured:
     """One run of a contestant, or of one tuning of it (`round` is -1).
 
     per_second: loss-bearing tokens (texts, new tokens) a second over the steps after the first; startup: seconds from the
-    command to the end of its first step; seconds: what the steps after it took; step_cpu: the same of all cores together (of grouped rows: for as much work as
-    the others' steps are); cpu: of all; flops: operations a second over the same steps (see flops), of which `ceiling` were
-    possible; tokens_share: tokens among the positions computed, the rest is padding, None where it is not known; texts: hashes
+    command to the end of its first step; seconds: what the steps after it took; step_cpu: the same of all cores together (of
+    grouped rows: for as much work as the others' steps are); cpu: of all; flops: operations a second over the same steps (see
+    flops), of which `ceiling` were possible; tokens_share: tokens among the positions computed, the rest is padding, None where it is not known; texts: hashes
     of what was generated; failed: why a setting cannot be taken, its figures being nothing then.
     foreign_share: part of the machine that other processes took. state: a hash of all that the figures depend on.
     """

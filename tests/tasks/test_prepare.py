@@ -135,7 +135,7 @@ def test_the_fast_path_can_be_switched_off(open_text, source):
 @pytest.mark.parametrize(
     ("lengths", "expected"), [([9, 5, 5, 7, 6], [1, 4]), ([5, 5, 5], [0, 1]), ([8, 3], [1, 0]), ([4], [0])]
 )
-def test_documents_of_two_lengths_are_compared(monkeypatch, lengths, expected):
+def test_documents_of_two_lengths_are_compared(lengths, expected):
     """Of equal ones a padded batch has no padding, and would not show whether it is left out."""
     given = SimpleNamespace(lengths=np.array(lengths), documents=lambda places: places)
     learner = SimpleNamespace(check_fast_path=lambda places: places)
