@@ -14,9 +14,9 @@ from llmft.hardware.precision import autocast
 from llmft.models.attention import ragged
 from llmft.models.lookup import looked_up, writable
 from llmft.models.ragged.dropout import dropped
-from llmft.models.ragged.layers import Unknown, bert_layers, checkpointed, run
+from llmft.models.ragged.layers import Asked, Unknown, bert_layers, checkpointed, run
 
-# B documents, T tokens of the longest, N tokens of all, D model width
+# B documents, T tokens of the longest, N tokens of all, M of them whose states are read, D model width
 
 KNOWN = {"bert", "roberta", "xlm-roberta", "camembert", "electra"}
 """Architectures (transformers' model_type) whose encoder is what `bert_layers` takes apart; others look alike and are not."""
@@ -38,17 +38,32 @@ def reason_against(model: PreTrainedModel) -> str | None:
 
 
 @contextmanager
-def encoding(model: PreTrainedModel, inputs: Mapping[str, Tensor], precision: torch.dtype, flat: bool) -> Iterator[None]:
-    """A block in which an encoder reads a padded batch in `precision`, and computes no padding in its layers if `flat`."""
-    with autocast(model.device, precision), flat_encoder(model, inputs["attention_mask"], precision) if flat else nullcontext():
+def encoding(
+    model: PreTrainedModel, inputs: Mapping[str, Tensor], precision: torch.dtype, flat: bool, asked_M: Tensor | None = None
+) -> Iterator[None]:
+    """A block in which an encoder reads a padded batch in `precision`, and computes no padding in its layers if `flat`.
+
+    asked_M: as in `flat_encoder`.
+    """
+    mask_BT = inputs["attention_mask"]
+    with autocast(model.device, precision), flat_encoder(model, mask_BT, precision, asked_M) if flat else nullcontext():
         yield
 
 
+def first_tokens(inputs: Mapping[str, Tensor]) -> Tensor:
+    """Return the places in a flattened batch (B, T) of what the architectures known here classify a text by: its first token."""
+    documents, width = inputs["attention_mask"].shape
+    return torch.arange(documents) * width
+
+
 @contextmanager
-def flat_encoder(model: PreTrainedModel, mask_BT: Tensor, dtype: torch.dtype) -> Iterator[None]:
+def flat_encoder(
+    model: PreTrainedModel, mask_BT: Tensor, dtype: torch.dtype, asked_M: Tensor | None = None
+) -> Iterator[None]:
     """Inside the block the encoder computes no padding; what comes before it and behind it is the model's own.
 
-    mask_BT: 1 for tokens, 0 for padding, which stands on the right. States of padding are 0. The layers compute in `dtype`.
+    mask_BT: 1 for tokens, 0 for padding, which stands on the right. asked_M: places in the flattened batch, in order, whose
+    states are read; None: those of all tokens. All other states are 0. The layers compute in `dtype`.
     """
     layers = bert_layers(model)
     encoder: Any = model.base_model.encoder
@@ -56,13 +71,18 @@ def flat_encoder(model: PreTrainedModel, mask_BT: Tensor, dtype: torch.dtype) ->
     lengths = mask_BT.sum(1).tolist()
     places_N = mask_BT.flatten().nonzero()[:, 0]
     whole = len(places_N) == mask_BT.numel()
+    asked = None
+    if asked_M is not None:
+        counts = torch.bincount(asked_M // mask_BT.shape[1], minlength=len(lengths)).tolist()
+        asked = Asked((mask_BT.flatten().cumsum(0) - 1)[asked_M], tuple(counts))
 
     def forward(hidden_states: Tensor, *_: Any, **options: Any) -> BaseModelOutputWithPastAndCrossAttentions:
         h_XD = hidden_states.flatten(0, 1)
         h_ND = (h_XD if whole else h_XD[places_N]).to(dtype)
         with torch.autocast(h_ND.device.type, enabled=False):  # the halves choose the format of each product themselves
-            h_ND = run(layers, h_ND, lengths, None, None, (), encoder.training)
-        states = h_ND if whole else torch.zeros_like(h_XD, dtype=h_ND.dtype).index_copy(0, places_N, h_ND)
+            h_ND = run(layers, h_ND, lengths, None, None, (), encoder.training, asked)
+        filled = places_N if asked_M is None else asked_M
+        states = h_ND if len(h_ND) == len(h_XD) else torch.zeros_like(h_XD, dtype=h_ND.dtype).index_copy(0, filled, h_ND)
         return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states.view(hidden_states.shape))
 
     with ragged(model), ExitStack() as replaced:

@@ -25,15 +25,23 @@ Gradients = tuple[Tensor | None, ...]
 
 
 class Activation(NamedTuple):
-    """An activation function and its gradient by what came in; `by_output`: by what came out, which is then all that is kept."""
+    """An activation function and its gradient by what came in.
+
+    `by_output`: by what came out, which is then all that is kept, in the place of what came in.
+    """
 
     forward: Callable[[Tensor], Tensor]
     backward: Callable[[Tensor, Tensor], Tensor]
     by_output: bool = False
 
 
+def relu_backward(gradient: Tensor, out: Tensor) -> Tensor:
+    """Write the gradient of relu's input over that of its output."""
+    return torch.ops.aten.threshold_backward.grad_input(gradient, out, 0, grad_input=gradient)
+
+
 ACTIVATIONS = {
-    "relu": Activation(torch.relu, lambda gradient, out: torch.ops.aten.threshold_backward(gradient, out, 0), by_output=True),
+    "relu": Activation(torch.relu_, relu_backward, by_output=True),
     "gelu": Activation(F.gelu, torch.ops.aten.gelu_backward),
     "gelu_new": Activation(
         lambda x: F.gelu(x, approximate="tanh"),

@@ -154,6 +154,14 @@ def bart_layers(stack: Any) -> list[Layer]:
     return found
 
 
+@dataclass(frozen=True)
+class Asked:
+    """The flat tokens whose states are read behind the last layer: their rows (M), in order, and how many are each document's."""
+
+    rows_M: Tensor
+    counts: tuple[int, ...]
+
+
 def run(
     layers: Sequence[Layer],
     h_ND: Tensor,
@@ -162,12 +170,22 @@ def run(
     memory_KD: Tensor | None,
     read: Sequence[int],
     training: bool,
+    asked: Asked | None = None,
 ) -> Tensor:
-    """Send flat tokens of documents with these `lengths` through layers; decoders read `memory_KD`, `read` rows a document."""
+    """Send flat tokens of documents with these `lengths` through layers; decoders read `memory_KD`, `read` rows a document.
+
+    asked: of encoders whose norms come last, the tokens whose states are returned: in the last layer, of the others only keys
+    and values are computed. None: all.
+    """
     own, other = spans_of(lengths, lengths), spans_of(lengths, read) if memory_KD is not None else ()
     for layer in layers:
         dropout = layer.dropout if training else 0.0
-        for part, spans, memory, bias in ((layer.attention, own, None, bias_HLS), (layer.cross, other, memory_KD, None)):
+        given = own, None
+        if asked is not None and layer is layers[-1]:
+            assert not layer.norm_first and memory_KD is None
+            given = spans_of(asked.counts, lengths), h_ND  # attention to what all tokens are, as to another stack's
+            h_ND = h_ND.index_select(0, asked.rows_M)
+        for part, (spans, memory), bias in ((layer.attention, given, bias_HLS), (layer.cross, (other, memory_KD), None)):
             if part is not None:
                 wrap = Wrap(layer.norm_first, part.norm.eps, dropout)
                 attending = Attending(spans, part.heads, part.dropout if training else 0.0)

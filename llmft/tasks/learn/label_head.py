@@ -21,7 +21,7 @@ from llmft.models.head import Head
 from llmft.models.load import Pretrained
 from llmft.models.padded import label_logits, pad
 from llmft.models.path_check import PathCheck
-from llmft.models.ragged.encoder import encoding, reason_against
+from llmft.models.ragged.encoder import encoding, first_tokens, reason_against
 from llmft.tasks.label import Label
 from llmft.tasks.learn.reading import reading
 from llmft.tasks.learn.together import Form, check_together, cut_for, summed
@@ -180,7 +180,7 @@ class LabelHead:
         """Return the head's scores (B, C) in float32."""
         model = self.pretrained.model
         inputs = pad(documents, model.config.pad_token_id or 0, model.device, model)
-        with encoding(model, inputs, self.precision, flat=form is Form.flat):
+        with encoding(model, inputs, self.precision, form is Form.flat, first_tokens(inputs)):
             return label_logits(model, self.pretrained.family, inputs).float()
 
     def check_fast_path(self, documents: Sequence[Encoded]) -> PathCheck:

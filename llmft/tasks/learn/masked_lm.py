@@ -139,13 +139,10 @@ class MaskedLM:
         width = inputs["input_ids"].shape[1]
         positions = np.concatenate([row * width + found for row, found in enumerate(places)])
         targets = np.concatenate([each.ids[found] for each, found in zip(documents, places, strict=True)])
-        with encoding(model, inputs, self.precision, flat=form is Form.flat):
-            return masked_loss(
-                model,
-                inputs,
-                torch.from_numpy(positions.astype(np.int64)).to(model.device),
-                torch.from_numpy(targets.astype(np.int64)).to(model.device),
-            )
+        positions_M = torch.from_numpy(positions.astype(np.int64)).to(model.device)
+        targets_M = torch.from_numpy(targets.astype(np.int64)).to(model.device)
+        with encoding(model, inputs, self.precision, form is Form.flat, positions_M):
+            return masked_loss(model, inputs, positions_M, targets_M)
 
     def check_fast_path(self, documents: Sequence[Encoded]) -> PathCheck:
         """Compare documents that share a batch with one at a time, and take the fastest form that agrees from now on."""

@@ -11,7 +11,7 @@ from transformers import (
     RobertaConfig,
 )
 
-from llmft.models.ragged.encoder import encoding, flat_encoder, reason_against
+from llmft.models.ragged.encoder import encoding, first_tokens, flat_encoder, reason_against
 
 SIZES = {"vocab_size": 90, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40}
 CONFIGS = {
@@ -82,6 +82,37 @@ def test_scores_and_gradients_are_those_of_one_document_at_a_time(loud, config, 
         assert (one is None) == (two is None)
         if one is not None:
             torch.testing.assert_close(one, two, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("lengths", [LENGTHS, (6, 6), (1, 1)], ids=["padded", "of one length", "of one token"])
+@pytest.mark.parametrize("head", ["labels", "words"])
+@pytest.mark.parametrize("config", CONFIGS)
+def test_the_last_layer_computes_what_is_read_of_it(loud, config, head, lengths):
+    model, inputs = open_model(config, head, loud), read(lengths)
+    width = max(lengths)
+    asked = first_tokens(inputs)
+    if head == "words":  # hidden ones, in all documents but the second
+        hidden = [(0, 0), (0, 4), (2, 0), (3, 8)]
+        asked = torch.tensor([row * width + place for row, place in hidden if row < len(lengths) and place < lengths[row]])
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+
+    def scored(given):
+        with flat_encoder(model, inputs["attention_mask"], torch.float64, given):
+            found = model(**inputs).logits
+        return (found if head == "labels" else found.flatten(0, 1)[asked]).flatten()
+
+    expected = scored(None)
+    towards = torch.linspace(-1, 2, len(expected), dtype=torch.float64)
+    wanted = gradients((expected * towards).sum(), weights)
+    found = scored(asked)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    for one, two in zip(gradients((found * towards).sum(), weights), wanted, strict=True):
+        assert (one is None) == (two is None)
+        if one is not None:
+            torch.testing.assert_close(one, two, rtol=1e-8, atol=1e-8)
+    with flat_encoder(model, inputs["attention_mask"], torch.float64, asked), torch.no_grad():
+        states = model.base_model(**inputs).last_hidden_state.flatten(0, 1)
+    assert states.abs().sum(1).nonzero()[:, 0].tolist() == asked.tolist()
 
 
 def test_the_model_is_as_before_after_the_block(loud):
