@@ -77,11 +77,17 @@ def writable(table: nn.Module) -> bool:
     return torch.is_grad_enabled() and weight.requires_grad and weight.is_leaf and not weight.is_cuda
 
 
-def looked_up(model: PreTrainedModel, table: nn.Embedding, ids: Tensor) -> Tensor:
-    """Return rows of a table that is `writable`, and read once in a pass, but for the scores that it may be for as well."""
+def looked_up(model: PreTrainedModel, table: Any, ids: Tensor) -> Tensor:
+    """Return rows of a table, which is read once in a pass, but for the scores that it may be for as well."""
+    rows: Tensor = rows_of(model, table, ids) if writable(table) else table(ids)
+    return rows
+
+
+def rows_of(model: PreTrainedModel, table: Any, ids: Tensor) -> Tensor:
+    """Return the same of a table that is `writable`."""
     kept = getattr(table, "row_gradient", None)
     if kept is None:
         output = model.get_output_embeddings()
         shared = output is not None and output.weight is table.weight
-        kept = table.row_gradient = SharedGradient() if shared else RowGradient(table.weight)  # type: ignore[assignment]
+        kept = table.row_gradient = SharedGradient() if shared else RowGradient(table.weight)
     return Lookup.apply(table.weight.new_zeros((), requires_grad=True), table, ids, kept)

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from llmft.config.schema import Generation
 from scripts.bench.flops import Lengths, training_flops
 from scripts.bench.measured import Measured
 from scripts.bench.stopwatch import Watched, watch
@@ -126,7 +127,7 @@ class Contest:
     def peer_command(self, work: Work, contestant: Contestant, tuning: Tuning | None, scratch: Path) -> list[str]:
         """Return the command line of a peer, its job written beside."""
         if tuning is None:  # llmft's own generation
-            tuning = Tuning(16, 1, self.dtype, "llmft")
+            tuning = Tuning(Generation().batch_size, 1, self.dtype, "llmft")
         job = {
             "kind": work.kind.value,
             "model": str(self.folder / "models" / work.model),

@@ -201,15 +201,17 @@ def works(bf16: bool) -> tuple[Work, ...]:
     generation = replace(
         lora,
         name="generation",
-        title="Greedy generation of up to 32 tokens, SmolLM2-135M, batches of 16",
+        title="Greedy generation of up to 32 tokens, SmolLM2-135M",
         kind=Kind.generation,
         lora=False,
         steps=1,
         batch_size=48,
         contestants=(
             LLMFT,
-            Contestant("generate, sorted by length", "generate", (Tuning(16, 1, frozen[0], "sorted"),)),
-            Contestant("generate, order of the file", "generate", (Tuning(16, 1, frozen[0]),)),
+            Contestant(
+                "generate, sorted by length", "generate", tuple(Tuning(rows, 1, frozen[0], "sorted") for rows in (8, 16, 32))
+            ),
+            Contestant("generate, order of the file", "generate", tuple(Tuning(rows, 1, frozen[0]) for rows in (8, 16, 32))),
         ),
     )
     return (lora, full, t5, marian, encoder, generation, shared)

@@ -1,6 +1,10 @@
 """Keys and values of texts being written: allocated once per layer, written in place, moved only where a text moves."""
 
-from collections.abc import Callable
+import mmap
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any
+from weakref import WeakMethod
 
 import torch
 from torch import Tensor
@@ -18,16 +22,19 @@ class Buffer:
     def __init__(self, rows: int, width: int, keys: Tensor, values: Tensor) -> None:
         # zeros: what is masked still gets multiplied by 0, and 0 times what may stand in fresh memory is no number
         shape = (rows, values.shape[1], width)
-        self.keys = torch.zeros(*shape, keys.shape[-1], dtype=values.dtype, device=values.device)
-        self.values = torch.zeros(*shape, values.shape[-1], dtype=values.dtype, device=values.device)
+        self.keys = zeros((*shape, keys.shape[-1]), values)
+        self.values = zeros((*shape, values.shape[-1]), values)
 
-    def append(self, places_R: Tensor, keys_KRD: Tensor, values_KRD: Tensor) -> None:
-        """Write the new key and value of row i at its position `places_R[i]`."""
-        (_, heads, width, _), rows = self.keys.shape, len(places_R)
-        every = torch.arange(rows * heads, device=places_R.device)
-        places = every * width + places_R.repeat_interleave(heads)
+    def slots(self, places_R: Tensor) -> Tensor:
+        """Return where row i's heads keep its position `places_R[i]`, row after row, as `append` takes it."""
+        _, heads, width, _ = self.keys.shape
+        every = torch.arange(len(places_R) * heads, device=places_R.device)
+        return every * width + places_R.repeat_interleave(heads)
+
+    def append(self, slots: Tensor, keys_KRD: Tensor, values_KRD: Tensor) -> None:
+        """Write the new key and value of each row."""
         for kept, new in ((self.keys, keys_KRD), (self.values, values_KRD)):
-            kept.view(-1, kept.shape[-1]).index_copy_(0, places, new.transpose(0, 1).flatten(0, 1).to(kept.dtype))
+            kept.view(-1, kept.shape[-1]).index_copy_(0, slots, new.transpose(0, 1).flatten(0, 1).to(kept.dtype))
 
     def move(self, sources: Tensor, targets: Tensor, stop: int, start: int = 0) -> None:
         """Let rows `targets` hold what rows `sources` hold at positions from `start` up to `stop`."""
@@ -36,14 +43,22 @@ class Buffer:
                 kept[targets, :, start:stop] = kept[sources, :, start:stop]
 
 
+def zeros(shape: Sequence[int], like: Tensor) -> Tensor:
+    """Return zeros in the format of another tensor. On a processor, memory that is not written to takes no room: most rows end early."""
+    if like.device.type != "cpu" or not prod(shape):
+        return like.new_zeros(shape)
+    pages = mmap.mmap(-1, prod(shape) * like.element_size(), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(pages, dtype=like.dtype).view(*shape)
+
+
 class Layer(CacheLayerMixin):
     """What transformers sees of one layer: new keys and values go to `write`, which returns those to attend to."""
 
     is_sliding = False
 
-    def __init__(self, write: "Write", length: Callable[[], int]) -> None:
+    def __init__(self, write: "WeakMethod[Write]", length: WeakMethod[Callable[[], int]]) -> None:
         super().__init__()
-        self.write, self.length = write, length
+        self._write, self._length = write, length
         self.source: Buffer | None = None  # of what was read: prompts, or what an encoder made
         self.own: Buffer | None = None  # of what was written, where it does not stand behind a prompt
 
@@ -52,15 +67,19 @@ class Layer(CacheLayerMixin):
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: object, **options: object) -> tuple[Tensor, Tensor]:
         """Keep the new tokens' keys and values and return what they attend to."""
-        return self.write(self, key_states, value_states)
+        write = self._write()
+        assert write is not None
+        return write(self, key_states, value_states)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Return the number of keys and the first one's place; no mask is built from it."""
-        return self.length() + query_length, 0
+        return self.get_seq_length() + query_length, 0
 
     def get_seq_length(self) -> int:
         """Return how many tokens were written before the current pass, from which some architectures count positions."""
-        return self.length()
+        length = self._length()
+        assert length is not None
+        return length()
 
     def get_max_length(self) -> int:
         """Return -1: the texts know their limit."""
@@ -71,12 +90,17 @@ Write = Callable[[Layer, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class Kept(Cache):
-    """A cache for transformers' models whose layers appear as they are written."""
+    """A cache for transformers' models whose layers appear as they are written.
+
+    write, length: methods of whoever holds the cache. They are not held in turn, so that a search's memory is free as soon as
+    it is let go, and not when garbage is collected.
+    """
 
     layers: list[Layer]  # type: ignore[assignment]
 
     def __init__(self, write: Write, length: Callable[[], int]) -> None:
-        super().__init__(layer_class_to_replicate=lambda: Layer(write, length))  # type: ignore[arg-type]
+        known: Any = WeakMethod(write), WeakMethod(length)
+        super().__init__(layer_class_to_replicate=lambda: Layer(*known))  # type: ignore[arg-type]
 
 
 def moved(order: list[int], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -55,14 +55,19 @@ class Prompts:
         )  # rows in use and their lengths, while texts are continued
         self.triangles: Masks = {}
         self.masks: dict[int | None, tuple[Tensor, Tensor | None]] = {}
+        self.slots: dict[tuple[int, int], Tensor] = {}  # of the tokens of a step, by number of heads and width of a buffer
         # on a GPU these layers are compiled first, which a few texts do not pay for
         self.layers = layers_of(model) if model.device.type == "cpu" else None
-        self.cache = Kept(self.write, lambda: max(self.lengths, default=0))
+        self.cache = Kept(self.write, self.longest)
 
     @property
     def lengths(self) -> list[int]:
         """Tokens kept of each prompt and what follows it."""
         return [prompt + written for prompt, written in zip(self.prompts, self.written, strict=True)]
+
+    def longest(self) -> int:
+        """Return the most tokens that are kept of a prompt and what follows it."""
+        return max(self.lengths, default=0)
 
     def begin(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """Read more prompts and return the scores (n, V) of the token after each."""
@@ -115,7 +120,7 @@ class Prompts:
         """Append a token to each text and return the scores (R, V) of the next."""
         device = self.model.device
         self.lengths_R = torch.tensor(self.lengths, device=device)
-        self.masks = {}
+        self.masks, self.slots = {}, {}
         scores_RV = self.scores(tokens_R, self.lengths_R.repeat_interleave(self.beams), None)
         self.written = [count + 1 for count in self.written]
         return scores_RV
@@ -170,7 +175,10 @@ class Prompts:
                 source.values[piece.row, :, places] = values[0, :, start:stop]
                 start = stop
         elif self.beams == 1:
-            source.append(self.lengths_R, keys[0], values[0])
+            kind = keys.shape[1], source.keys.shape[2]
+            if kind not in self.slots:
+                self.slots[kind] = source.slots(self.lengths_R)
+            source.append(self.slots[kind], keys[0], values[0])
         else:
             if layer.own is None:
                 layer.own = Buffer(self.rows * self.beams, self.new_tokens, keys, values)

@@ -36,7 +36,7 @@ class Pairs:
     def begin(self, sources: Sequence[Sequence[int]]) -> Tensor:
         """Read a batch of sources, in the place of one before; return the scores (S, V) of the first token after the start token."""
         self.sources, self.written = len(sources), 0
-        self.own, self.cross = Kept(self.write, lambda: self.written), Kept(self.write_source, lambda: self.written)
+        self.own, self.cross = Kept(self.write, self.length), Kept(self.write_source, self.length)
         self.cache = EncoderDecoderCache(self.own, self.cross)
         self.states, mask_ST = self.encode(sources)
         self.mask = torch.zeros(mask_ST.shape, dtype=self.states.dtype, device=mask_ST.device)
@@ -47,6 +47,10 @@ class Pairs:
             if layer.own is not None:
                 layer.own.move(every // self.beams, every, 1)
         return logits
+
+    def length(self) -> int:
+        """Return how many tokens of each text are kept."""
+        return self.written
 
     def encode(self, sources: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Return the encoder's states (S, T, D), zero where a source has ended, and the mask that tells where."""

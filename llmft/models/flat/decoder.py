@@ -4,7 +4,6 @@ For architectures that are made like Llama: norm, attention with rotary position
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from llmft.data.batch import Batch
 from llmft.hardware.arena import Arena
 from llmft.models.flat.attending import Attending
 from llmft.models.flat.block import AttentionHalf, FeedForwardHalf
-from llmft.models.lookup import looked_up, writable
+from llmft.models.lookup import looked_up
 from llmft.models.projection import Projection, projection_of, tensors_of
 
 # N flat tokens, M rows that carry loss, D model width
@@ -71,8 +70,7 @@ def flat_states(model: PreTrainedModel, layers: list[Layer], batch: Batch, dtype
     In the last layer only those rows ask and go on (on processors): of the others, nothing is read but keys and values.
     """
     base, stream = model.base_model, batch.stream
-    table: Any = base.embed_tokens
-    h_ND = (looked_up(model, table, stream.tokens_N) if writable(table) else table(stream.tokens_N)).to(dtype)
+    h_ND = looked_up(model, base.embed_tokens, stream.tokens_N).to(dtype)
     cos, sin = base.rotary_emb(h_ND[None], position_ids=stream.positions_N[None])  # type: ignore[operator]
     kinds: dict[tuple[bool, float, int | None], Attending] = {}
     again = model.training and model.is_gradient_checkpointing

@@ -7,6 +7,7 @@ processor, and without it would make tensors of all documents' scores, several t
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,22 +17,19 @@ from llmft.models.ragged.dropout import Mask, draw
 # Q and K flat tokens that ask and that are asked, H heads, E head width; L queries and S keys of a document
 
 
-@dataclass(frozen=True)
-class Span:
-    """Rows of one document: queries `first`:`last` of the flat ones, keys `start`:`stop`."""
+class Span(NamedTuple):
+    """Rows of one document: `queries` of the flat ones from `first` on, `keys` from `start` on."""
 
     first: int
-    last: int
+    queries: int
     start: int
-    stop: int
+    keys: int
 
 
 def spans_of(queries: Sequence[int], keys: Sequence[int]) -> tuple[Span, ...]:
     """Return the rows of documents with so many queries and keys each."""
-    ends = zip(accumulate(queries), accumulate(keys), strict=True)
-    return tuple(
-        Span(last - count, last, stop - asked, stop) for count, asked, (last, stop) in zip(queries, keys, ends, strict=True)
-    )
+    firsts, starts = accumulate(queries, initial=0), accumulate(keys, initial=0)  # one more than there are documents
+    return tuple(map(Span._make, zip(firsts, queries, starts, keys, strict=False)))
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class Attending:
         q_HQE, k_HKE, v_HKE, out_HQE = (self.heads_first(each) for each in (q, k, v, out))
         k_HEK = k_HKE.transpose(1, 2)
         saved = []
-        for first, queries, start, keys in self.places():
+        for first, queries, start, keys in self.spans:
             asked, given = q_HQE.narrow(1, first, queries), k_HEK.narrow(2, start, keys)
             if bias_HLS is None:
                 scores = torch.bmm(asked, given)
@@ -83,7 +81,7 @@ class Attending:
         dq_HQE, dk_HKE, dv_HKE = (self.heads_first(each) for each in (dq, dk, dv))
         v_HEK = v_HKE.transpose(1, 2)
         each = 3 if self.dropout else 1
-        for place, (first, queries, start, keys) in enumerate(self.places()):
+        for place, (first, queries, start, keys) in enumerate(self.spans):
             weights, *mask = saved[each * place : each * (place + 1)]
             given = gradient_HQE.narrow(1, first, queries)
             dweights, left = torch.bmm(given, v_HEK.narrow(2, start, keys)), weights
@@ -98,10 +96,6 @@ class Attending:
             dq_HQE.narrow(1, first, queries).copy_(torch.bmm(dscores, k_HKE.narrow(1, start, keys)))
             dk_HKE.narrow(1, start, keys).copy_(torch.bmm(dscores.transpose(1, 2), q_HQE.narrow(1, first, queries)))
         return dq, dk, dv
-
-    def places(self) -> list[tuple[int, int, int, int]]:
-        """Return of each document where its queries begin and how many they are, and the same of its keys."""
-        return [(span.first, span.last - span.first, span.start, span.stop - span.start) for span in self.spans]
 
     def heads_first(self, x: Tensor) -> Tensor:
         """Return rows of heads side by side as heads of rows, a view."""

@@ -12,7 +12,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 
 from llmft.hardware.precision import autocast
 from llmft.models.attention import ragged
-from llmft.models.lookup import looked_up, writable
+from llmft.models.lookup import rows_of, writable
 from llmft.models.ragged.dropout import dropped
 from llmft.models.ragged.layers import Asked, Unknown, bert_layers, checkpointed, run
 
@@ -57,9 +57,7 @@ def first_tokens(inputs: Mapping[str, Tensor]) -> Tensor:
 
 
 @contextmanager
-def flat_encoder(
-    model: PreTrainedModel, mask_BT: Tensor, dtype: torch.dtype, asked_M: Tensor | None = None
-) -> Iterator[None]:
+def flat_encoder(model: PreTrainedModel, mask_BT: Tensor, dtype: torch.dtype, asked_M: Tensor | None = None) -> Iterator[None]:
     """Inside the block the encoder computes no padding; what comes before it and behind it is the model's own.
 
     mask_BT: 1 for tokens, 0 for padding, which stands on the right. asked_M: places in the flattened batch, in order, whose
@@ -90,7 +88,7 @@ def flat_encoder(
         replaced.enter_context(instead(dropout, partial(dropped_rows, dropout)))
         table: Any = model.get_input_embeddings()
         if writable(table):
-            replaced.enter_context(instead(table, partial(looked_up, model, table)))
+            replaced.enter_context(instead(table, partial(rows_of, model, table)))
         yield
 
 

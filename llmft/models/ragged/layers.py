@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from llmft.models.projection import Projection, projection_of, tensors_of
-from llmft.models.ragged.attending import Attending, spans_of
+from llmft.models.ragged.attending import Attending, Span, spans_of
 from llmft.models.ragged.halves import ACTIVATIONS, Activation, AttentionHalf, FeedForwardHalf, Wrap
 from llmft.models.ragged.norm import Norm, norm_of
 
@@ -180,12 +180,13 @@ def run(
     own, other = spans_of(lengths, lengths), spans_of(lengths, read) if memory_KD is not None else ()
     for layer in layers:
         dropout = layer.dropout if training else 0.0
-        given = own, None
+        mine: tuple[tuple[Span, ...], Tensor | None] = own, None
         if asked is not None and layer is layers[-1]:
-            assert not layer.norm_first and memory_KD is None
-            given = spans_of(asked.counts, lengths), h_ND  # attention to what all tokens are, as to another stack's
+            assert not layer.norm_first
+            assert memory_KD is None
+            mine = spans_of(asked.counts, lengths), h_ND  # attention to what all tokens are, as to another stack's
             h_ND = h_ND.index_select(0, asked.rows_M)
-        for part, (spans, memory), bias in ((layer.attention, given, bias_HLS), (layer.cross, (other, memory_KD), None)):
+        for part, (spans, memory), bias in ((layer.attention, mine, bias_HLS), (layer.cross, (other, memory_KD), None)):
             if part is not None:
                 wrap = Wrap(layer.norm_first, part.norm.eps, dropout)
                 attending = Attending(spans, part.heads, part.dropout if training else 0.0)

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from llmft.data.batch import Batch, Stream
-from llmft.models.lookup import looked_up, writable
+from llmft.models.lookup import looked_up
 from llmft.models.loss import token_loss
 from llmft.models.padded import vocabulary_head
 from llmft.models.ragged.dropout import dropped
@@ -106,14 +106,9 @@ def embedded(model: PreTrainedModel, source: Stream, stream: Stream) -> tuple[Te
     """Return the embeddings of sources and answers; looked up at once where they share a table, whose gradient is then made once."""
     reading, writing = (stack.embed_tokens for stack in (model.get_encoder(), model.get_decoder()))
     if reading.weight is not writing.weight:
-        return read(model, reading, source.tokens_N), read(model, writing, stream.tokens_N)
-    both = read(model, reading, torch.cat([source.tokens_N, stream.tokens_N]))
+        return looked_up(model, reading, source.tokens_N), looked_up(model, writing, stream.tokens_N)
+    both = looked_up(model, reading, torch.cat([source.tokens_N, stream.tokens_N]))
     return both[: len(source.tokens_N)], both[len(source.tokens_N) :]
-
-
-def read(model: PreTrainedModel, table: Any, tokens_N: Tensor) -> Tensor:
-    """Return rows of a table."""
-    return looked_up(model, table, tokens_N) if writable(table) else table(tokens_N)
 
 
 def position_bias(stack: Any, longest: int) -> Tensor | None:
