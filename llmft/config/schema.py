@@ -340,7 +340,10 @@ class Generation:
     length_penalty: float = 1.0
     """In beam search a text's log-probability is divided by its length to this power: above 1 favours long texts."""
     batch_size: int = 32
-    """Prompts decoded side by side. Does not change the result, to rounding; where memory runs out, half as many."""
+    """Texts read or written side by side; half as many where memory runs out while they are written.
+
+    Does not change the result, to rounding, but for texts that are sampled: which are drawn.
+    """
 
 
 @dataclass

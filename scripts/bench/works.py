@@ -209,9 +209,13 @@ def works(bf16: bool) -> tuple[Work, ...]:
         contestants=(
             LLMFT,
             Contestant(
-                "generate, sorted by length", "generate", tuple(Tuning(rows, 1, frozen[0], "sorted") for rows in (8, 16, 32))
+                "generate, sorted by length",
+                "generate",
+                tuple(Tuning(rows, 1, frozen[0], "sorted") for rows in (8, 16, 24, 32)),
             ),
-            Contestant("generate, order of the file", "generate", tuple(Tuning(rows, 1, frozen[0]) for rows in (8, 16, 32))),
+            Contestant(
+                "generate, order of the file", "generate", tuple(Tuning(rows, 1, frozen[0]) for rows in (8, 16, 24, 32))
+            ),
         ),
     )
     return (lora, full, t5, marian, encoder, generation, shared)

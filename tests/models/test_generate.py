@@ -1,5 +1,7 @@
 """Decoding in batches against transformers' own, one prompt or source at a time."""
 
+import errno
+import mmap
 import os
 import signal
 from dataclasses import replace
@@ -214,6 +216,25 @@ def test_where_memory_runs_out_batches_are_halved(open_tiny, prompts, monkeypatc
     assert decoded(pretrained, prompts, settings) == expected
     assert tried[:3] == [8, 4, 2]
     assert max(tried[3:]) == 2  # 17 prompts: once halved it stays so
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_where_the_system_refuses_pages_batches_are_halved(open_tiny, prompts, monkeypatch, name):
+    pretrained = open_tiny(name)
+    settings = Generation(max_new_tokens=NEW_TOKENS, batch_size=8)
+    expected = decoded(pretrained, prompts, settings)
+    pages, asked = mmap.mmap, []
+
+    def limited(fileno, size, **options):
+        asked.append(size)
+        if size > asked[0] // 3:
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        return pages(fileno, size, **options)
+
+    monkeypatch.setattr(mmap, "mmap", limited)
+    assert decoded(pretrained, prompts, settings) == expected
+    assert asked[1] == asked[0] // 2
+    assert asked[2] == asked[0] // 4
 
 
 def test_a_refused_batch_draws_no_numbers(open_tiny, prompts, monkeypatch):

@@ -11,6 +11,8 @@ from llmft.config import names
 from llmft.config.bind import bind
 from llmft.config.schema import Formulation, Generation, Task
 from llmft.models.load import load_family, load_pretrained
+from llmft.models.ragged import layers
+from llmft.models.ragged.halves import FeedForwardHalf
 from llmft.tasks.bound import bind_task
 from llmft.tasks.formulation import Learner
 from llmft.tasks.open import head_of
@@ -53,3 +55,18 @@ def open_text(open_learner: Callable[..., Learner]) -> Callable[..., Learner]:
         return open_learner(name, formulation=Formulation.text_to_text, **settings)
 
     return make
+
+
+@pytest.fixture
+def rows_fed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many rows come into each feed-forward part that is written out, call by call."""
+    rows: list[int] = []
+
+    class Counted:
+        @staticmethod
+        def apply(*given: Any) -> Any:
+            rows.append(len(given[4]))
+            return FeedForwardHalf.apply(*given)
+
+    monkeypatch.setattr(layers, "FeedForwardHalf", Counted)
+    return rows

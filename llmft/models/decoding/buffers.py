@@ -1,5 +1,6 @@
 """Keys and values of texts being written: allocated once per layer, written in place, moved only where a text moves."""
 
+import errno
 import mmap
 from collections.abc import Callable, Sequence
 from math import prod
@@ -44,10 +45,19 @@ class Buffer:
 
 
 def zeros(shape: Sequence[int], like: Tensor) -> Tensor:
-    """Return zeros in the format of another tensor. On a processor, memory that is not written to takes no room: most rows end early."""
+    """Return zeros in the format of another tensor. On a processor, pages of memory that are not written to take no room.
+
+    Most rows end early. Raises MemoryError where the system refuses so much.
+    """
     if like.device.type != "cpu" or not prod(shape):
         return like.new_zeros(shape)
-    pages = mmap.mmap(-1, prod(shape) * like.element_size(), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    size = prod(shape) * like.element_size()
+    try:
+        pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        if error.errno != errno.ENOMEM:
+            raise
+        raise MemoryError(f"can't allocate memory: {size:,} bytes for keys or values") from error
     return torch.frombuffer(pages, dtype=like.dtype).view(*shape)
 
 

@@ -28,6 +28,7 @@ class Span(NamedTuple):
 
 def spans_of(queries: Sequence[int], keys: Sequence[int]) -> tuple[Span, ...]:
     """Return the rows of documents with so many queries and keys each."""
+    assert len(queries) == len(keys), f"{len(queries)} documents ask, {len(keys)} are asked"
     firsts, starts = accumulate(queries, initial=0), accumulate(keys, initial=0)  # one more than there are documents
     return tuple(map(Span._make, zip(firsts, queries, starts, keys, strict=False)))
 

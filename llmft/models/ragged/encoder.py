@@ -52,8 +52,8 @@ def encoding(
 
 def first_tokens(inputs: Mapping[str, Tensor]) -> Tensor:
     """Return the places in a flattened batch (B, T) of what the architectures known here classify a text by: its first token."""
-    documents, width = inputs["attention_mask"].shape
-    return torch.arange(documents) * width
+    mask_BT = inputs["attention_mask"]
+    return torch.arange(len(mask_BT), device=mask_BT.device) * mask_BT.shape[1]
 
 
 @contextmanager
@@ -71,6 +71,8 @@ def flat_encoder(model: PreTrainedModel, mask_BT: Tensor, dtype: torch.dtype, as
     whole = len(places_N) == mask_BT.numel()
     asked = None
     if asked_M is not None:
+        assert (asked_M.diff() > 0).all(), "a place is asked for twice, or before one that stands in front of it"
+        assert mask_BT.flatten()[asked_M].all(), "padding is asked for"
         counts = torch.bincount(asked_M // mask_BT.shape[1], minlength=len(lengths)).tolist()
         asked = Asked((mask_BT.flatten().cumsum(0) - 1)[asked_M], tuple(counts))
 

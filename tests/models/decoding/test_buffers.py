@@ -55,10 +55,12 @@ def test_a_search_that_is_let_go_holds_no_memory(open_writer, sources_for, name,
         with inside(pretrained, torch.float32):
             search = own_search(pretrained, config, list(enumerate(sources)), 4, 0)
             search.advance()
-        layers = (search.writer.cache if name in ("llama", "gpt2") else search.writer.own).layers
-        kept = [weakref.ref(buffer) for layer in layers for buffer in (layer.source, layer.own) if buffer is not None]
-        assert kept
-        del search, layers
+            writer = search.writer
+        caches = [writer.cache] if name in ("llama", "gpt2") else [writer.own, writer.cross]
+        buffers = [each for cache in caches for layer in cache.layers for each in (layer.source, layer.own) if each is not None]
+        kept = [weakref.ref(tensor) for buffer in buffers for tensor in (buffer.keys, buffer.values)]
+        assert len(buffers) == sum(len(cache.layers) for cache in caches) * (1 if len(caches) == 2 else beams)
+        del search, writer, caches, buffers
         assert not any(ref() for ref in kept)
     finally:
         gc.enable()

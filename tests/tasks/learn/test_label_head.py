@@ -9,6 +9,7 @@ from llmft.config.schema import Formulation, LabelKind, Truncation
 from llmft.data.example import LabelExample
 from llmft.errors import DataError
 from llmft.models.export import export
+from llmft.tasks.learn.together import Form
 
 SINGLE, MULTI, VALUE = LabelKind.single, LabelKind.multi, LabelKind.value
 FAMILIES = ["bert", "roberta", "gpt2", "llama", "bart", "t5"]
@@ -184,3 +185,14 @@ def test_training_goes_on_as_before_a_prediction(open_label):
     assert first == second  # no dropout
     assert learner.pretrained.model.training
     assert learner.generation_config() is None
+
+
+def test_the_last_layer_computes_first_tokens_alone(open_label, rows_fed):
+    learner = open_label("bert")
+    documents = encode(learner, *(example(text, "sad") for text in TEXTS))
+    expected = learner.loss(documents).item()
+    assert rows_fed == []
+    learner.form = Form.flat
+    assert learner.loss(documents).item() == pytest.approx(expected, rel=1e-5)
+    layers, tokens = learner.pretrained.model.config.num_hidden_layers, sum(map(len, documents))
+    assert rows_fed == [tokens] * (layers - 1) + [len(TEXTS)]

@@ -7,6 +7,7 @@ import torch
 from llmft.config.schema import Formulation
 from llmft.data.example import DocumentExample
 from llmft.errors import ConfigError, ModelError
+from llmft.tasks.learn.together import Form
 
 TEXT = "The quick brown fox jumps over the lazy dog while the cat sleeps in the sun."
 FAMILIES = ["bert", "roberta"]
@@ -185,3 +186,15 @@ def test_unknown_words_are_scored_as_their_bytes_are_counted(open_lm):
     assert task.pretrained.tokenizer.unk_token_id in task.ids_of(unknown.source)
     assert found[1].tokens == found[0].tokens + 1
     assert found[1].num_bytes == found[0].num_bytes + len(" \u4eac".encode())
+
+
+def test_the_last_layer_computes_hidden_tokens_alone(open_lm, rows_fed):
+    learner = open_lm()
+    documents = [document for text in (TEXT, "the lazy dog", TEXT[:40]) for document in learner.encode(example(text))]
+    torch.manual_seed(0)
+    expected = learner.loss(documents).item()
+    learner.form = Form.flat
+    torch.manual_seed(0)
+    assert learner.loss(documents).item() == pytest.approx(expected, rel=1e-5)
+    layers, tokens = learner.pretrained.model.config.num_hidden_layers, sum(map(len, documents))
+    assert rows_fed == [tokens] * (layers - 1) + [sum(document.units for document in documents)]
