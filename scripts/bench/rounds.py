@@ -116,7 +116,8 @@ class Rounds:
             limit = TOO_LONG * min((run.startup + run.seconds for run in seen), default=float("inf"))
             try:
                 run = self.turn(work, contestant, tuning, ceilings, limit)
-                if seen and (problem := other_start(run.losses, known[contestant.grid[0].named()].losses, tuning)):
+                first = known[contestant.grid[0].named()].losses if seen else run.losses
+                if work.kind is not Kind.generation and (problem := other_start(run.losses, first, tuning)):
                     raise Unusable(f"other work: {problem}")
             except Unusable as error:
                 if not seen:

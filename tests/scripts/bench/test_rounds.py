@@ -10,7 +10,8 @@ import pytest
 
 from scripts.bench.rounds import TUNING, Rounds, Unusable
 from scripts.bench.stopwatch import Watched
-from scripts.bench.works import Contestant, Tuning, Work, works
+from scripts.bench.texts import Row
+from scripts.bench.works import Contestant, Kind, Tuning, Work, works
 
 CEILINGS = {"fp32": 1e9, "bf16": 1e9}
 PLAIN, FAST, MIXING, BROKEN = Tuning(1, 2), Tuning(2, 1, order="sorted"), Tuning(2, 1, padding_free=True), Tuning(2, 1)
@@ -35,10 +36,12 @@ class Stage:
     called: list[Tuning | None] = field(default_factory=list)
 
     def run(self, work: Work, contestant: Contestant, tuning: Tuning | None, limit: float = 0.0) -> Watched:
-        """A run of two steps, the second as long as SECONDS says."""
+        """A run of two steps, the second as long as SECONDS says; or of texts, which have no losses."""
         self.called.append(tuning)
         busy = self.foreign[min(len(self.called), len(self.foreign)) - 1]
-        lines = [{"loss": 3.0 + (tuning == MIXING), "loss_units": 2, "positions": 6} for _ in range(2)]
+        lines: list[Row] = [{"loss": 3.0 + (tuning == MIXING), "loss_units": 2, "positions": 6} for _ in range(2)]
+        if work.kind is Kind.generation:
+            lines = [{"step": 0}, {"step": 1, "loss_units": 2, "positions": 2, "texts": [[1], [2]]}]
         return Watched(
             1 if tuning == BROKEN else 0, 10.0, 10.0, busy * 1000, 1 << 30, [1.0, 1.0 + SECONDS[tuning]], [1.0, 2.0], lines
         )
@@ -79,6 +82,15 @@ def test_the_fastest_setting_that_does_the_work_plays(tmp_path: Path):
     assert [run.failed for run in peer.tunings] == [
         *(None, None, "other work: the first loss 4.000000 is 3.3e-01 from 3.000000", "exit 1")
     ]
+
+
+def test_who_writes_texts_is_tuned_too(tmp_path: Path):
+    writers = (WORK.contestants[0], Contestant("peer", "generate", (PLAIN, FAST)))
+    rounds = rounds_at(tmp_path)
+    work = replace(WORK, kind=Kind.generation, contestants=writers)
+    rounds.play(work, 0, CEILINGS)
+    assert calls(rounds) == [None, None, PLAIN, FAST, FAST]
+    assert [(run.tuning, run.per_second) for run in rounds.played(work, rounds=1)[1].turns] == [(FAST.named(), 1.0)]
 
 
 def test_what_is_on_record_is_not_run_again(tmp_path: Path):
