@@ -34,7 +34,8 @@ class Order:
 
     def permutation(self, generator: np.random.Generator) -> np.ndarray:
         """Draw an order of all rows."""
-        drawn = generator.permutation(self.num_rows)
+        drawn = np.arange(self.num_rows, dtype=np.uint32)  # half the memory of what `permutation` draws, which is the same
+        generator.shuffle(drawn)
         if self.groups is None:
             return drawn
         by_group = drawn[np.argsort(self.groups[drawn], kind="stable")]

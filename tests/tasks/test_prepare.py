@@ -264,8 +264,10 @@ def test_rows_encoded_together_are_tokenised_together(open_learner, monkeypatch,
     assert len(made) <= 2  # one call for all that is read, one for what is written
 
 
-def test_documents_of_one_length_beyond_a_batch_tell_nothing():
-    """The dearest micro-batches of all documents are made of those kept, and they are the same ones."""
+@pytest.mark.parametrize("block", [1, 7, 1000])
+def test_documents_of_one_length_beyond_a_batch_tell_nothing(monkeypatch, block):
+    """The dearest micro-batches of all documents are made of those kept, and they are the same ones, read in blocks or at once."""
+    monkeypatch.setattr(prepare, "LOOKED_AT", block)
     chance = np.random.default_rng(11)
     for _ in range(100):
         lengths = chance.integers(1, 9, chance.integers(1, 60)).astype(np.int32)
