@@ -100,17 +100,16 @@ def same(texts: Sequence[str], others: Sequence[str]) -> float:
     return sum(a == b for a, b in zip(texts, others, strict=True)) / len(texts)
 
 
-def tunings_table(work: Work, played: Sequence[Played]) -> str:
+def tunings_table(played: Sequence[Played]) -> str:
     """Return what was tried for each peer, the chosen setting in bold; nothing where nothing was."""
-    writes = work.kind is Kind.generation  # positions of what is written are not counted
     table: Table = [["tried once each", "micro-batch x accumulation", "per second", "peak MiB", "tokens among positions"]]
     for each in played:
         best = max(each.tunings, key=lambda run: run.per_second, default=None)
         for run in each.tunings:
-            share = "" if run.tokens_share is None or writes else f"{100 * run.tokens_share:.0f} %"
+            share = "" if run.tokens_share is None else f"{100 * run.tokens_share:.0f} %"
             figures = [run.failed, "", ""] if run.failed else [f"{run.per_second:,.1f}", f"{run.peak_bytes / MIB:,.0f}", share]
             row = [each.contestant.name, run.tuning, *figures]
-            table.append([f"**{cell}**" for cell in row] if run is best else row)
+            table.append([f"**{cell}**" if cell else "" for cell in row] if run is best else row)
     return markdown(table) if len(table) > 1 else ""
 
 
@@ -120,7 +119,7 @@ def section(work: Work, played: Sequence[Played]) -> str:
     taken = 100 * max(run.foreign_share for run in runs)
     rounds = min(len(each.turns) for each in played if each.turns)
     note = f"{rounds} round{'s' * (rounds != 1)}; others took at most {taken:.0f} % of the machine."
-    parts = [f"### {work.title}", turns_table(work, played), note, tunings_table(work, played)]
+    parts = [f"### {work.title}", turns_table(work, played), note, tunings_table(played)]
     return "\n\n".join(part for part in parts if part)
 
 

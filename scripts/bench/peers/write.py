@@ -70,7 +70,7 @@ def main() -> None:
                 found[place] = ids
         texts = [found[place] for place in range(len(prompts))]
         new = sum(len(ids) + (len(ids) < NEW_TOKENS) for ids in texts)
-        file.write(json.dumps({"step": 1, "loss_units": new, "positions": new, "texts": texts}) + "\n")
+        file.write(json.dumps({"step": 1, "loss_units": new, "texts": texts}) + "\n")
 
 
 def prompt_of(row: dict[str, Any]) -> list[int]:

@@ -41,7 +41,7 @@ class Stage:
         busy = self.foreign[min(len(self.called), len(self.foreign)) - 1]
         lines: list[Row] = [{"loss": 3.0 + (tuning == MIXING), "loss_units": 2, "positions": 6} for _ in range(2)]
         if work.kind is Kind.generation:
-            lines = [{"step": 0}, {"step": 1, "loss_units": 2, "positions": 2, "texts": [[1], [2]]}]
+            lines = [{"step": 0}, {"step": 1, "loss_units": 2, "texts": [[1], [2]]}]
         return Watched(
             1 if tuning == BROKEN else 0, 10.0, 10.0, busy * 1000, 1 << 30, [1.0, 1.0 + SECONDS[tuning]], [1.0, 2.0], lines
         )
