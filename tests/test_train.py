@@ -69,6 +69,7 @@ CASES = {
     "gpt2 with dropout": ("gpt2", ["adapter=none"]),
     "gpt2, four micro-batches": ("gpt2", ["adapter=none", "training.micro_tokens=150"]),
     "llama, lora with dropout": ("llama", ["adapter=lora", "adapter.dropout=0.1", "adapter.r=4"]),
+    "llama, what a frozen layer gives is kept": ("llama", ["adapter=none", "adapter.frozen_layers=1"]),
     "llama, muon, sampling in validation": (
         "llama",
         ["adapter=none", "optimizer=muon", "training.metric=rougeL", "generation.temperature=1.0"],

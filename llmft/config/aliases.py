@@ -24,6 +24,8 @@ HERE = {
     "eval_steps": "training.eval_every",
     "eval_strategy": "training.eval_every",
     "evaluation_strategy": "training.eval_every",
+    "freeze_encoder": "adapter.frozen_layers",
+    "freeze_layers": "adapter.frozen_layers",
     "generation_max_length": "generation.max_new_tokens",
     "generation_num_beams": "generation.num_beams",
     "grad_clip": "optimizer.max_grad_norm",
@@ -98,6 +100,7 @@ EXPLAINED = {
     "do_eval": "It is a command of its own: llmft eval run=latest.",
     "do_predict": "It is a command of its own: llmft predict run=latest input=FILE.",
     "do_train": "It is a command of its own: llmft train.",
+    "freeze_trainable_layers": "adapter.frozen_layers counts the lowest layers, which stay as they are, not the trained ones.",
     "gradient_accumulation_steps": (
         "It is not needed: training.batch_size counts the examples of one optimizer step,"
         " and training.micro_tokens says how many tokens go through the model at a time."

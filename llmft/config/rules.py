@@ -145,6 +145,12 @@ def _training(run: TrainRun) -> list[str]:
             wrong.append(f"adapter.alpha={adapter.alpha:g}: expected above 0; 2 x adapter.r is usual.")
         if not 0 <= adapter.dropout < 1:
             wrong.append(f"adapter.dropout={adapter.dropout:g}: expected a share from 0 to below 1.")
+    wrong += _at_least(adapter, "adapter", frozen_layers=0)
+    if adapter.frozen_layers and run.model.scratch:
+        wrong.append(
+            f"adapter.frozen_layers={adapter.frozen_layers} with model.name={run.model.name}: a Transformer from scratch has random"
+            " weights, which cannot stay as they are. Set it to 0."
+        )
     if adapter.name is AdapterKind.lora and run.model.scratch:
         wrong.append(
             f"adapter=lora with model.name={run.model.name}: a Transformer from scratch has random weights, which cannot stay as they"

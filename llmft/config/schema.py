@@ -249,6 +249,8 @@ class Adapter:
     """Names of the layers that get an adapter, or all-linear."""
     modules_to_save: list[str] = field(default_factory=list)
     """Layers trained in full beside the adapter, such as embed_tokens."""
+    frozen_layers: int = 0
+    """Lowest layers (an encoder-decoder's: of its encoder) that stay as they are, and the embeddings with them: no update, no adapter, no dropout. Over several epochs a decoder or encoder on a processor computes them once for each document."""
 
 
 @dataclass

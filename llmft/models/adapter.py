@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,21 +41,24 @@ SAID = (
 """Others that it writes, which say nothing that the weights and the run do not say."""
 
 
-def add_adapter(pretrained: Pretrained, adapter: Adapter) -> None:
+def add_adapter(pretrained: Pretrained, adapter: Adapter, fixed: Sequence[str] = ()) -> None:
     """Freeze the model and put trainable low-rank updates W + (alpha/r) BA beside its linear layers (arXiv:2106.09685).
+
+    fixed: names of modules that get none.
 
     A span or label head is trained in full and saved with the adapter: it may be random. What is trained is float32 whatever
     the frozen weights are. Raises ConfigError if no layer has a name given.
     """
     model = pretrained.model
-    whole, tied = layers_in_full(pretrained, adapter)
+    whole, tied = layers_in_full(pretrained, adapter, fixed)
+    without = [*(rf"(.*\.)?{re.escape(name)}(\..*)?" for name in whole), *map(re.escape, fixed)]
     config = LoraConfig(
         r=adapter.r,
         lora_alpha=adapter.alpha,  # type: ignore[arg-type]  # PEFT divides by r, so it need not be whole
         lora_dropout=adapter.dropout,
         target_modules=adapter.target_modules,
         # of a layer that is trained in full, nothing gets an update besides
-        exclude_modules=rf"(.*\.)?({'|'.join(map(re.escape, whole))})(\..*)?" if whole else None,
+        exclude_modules="|".join(without) or None,
         modules_to_save=whole or None,
         ensure_weight_tying=tied,
         task_type=TASK_TYPES[pretrained.head][pretrained.family],
@@ -64,14 +67,18 @@ def add_adapter(pretrained: Pretrained, adapter: Adapter) -> None:
         with without_warnings():
             pretrained.adapter = get_peft_model(model, config)
     except ValueError as error:
-        raise ConfigError(f"adapter.target_modules={adapter.target_modules}: {error}") from error
+        less = (
+            f" adapter.frozen_layers={adapter.frozen_layers} leaves no others; set it lower, or adapter=none." if fixed else ""
+        )
+        raise ConfigError(f"adapter.target_modules={adapter.target_modules}: {error}{less}") from error
     train_in_float32(model)
 
 
-def layers_in_full(pretrained: Pretrained, adapter: Adapter) -> tuple[list[str], bool]:
+def layers_in_full(pretrained: Pretrained, adapter: Adapter, fixed: Sequence[str]) -> tuple[list[str], bool]:
     """Return the names of the layers that are trained in full, and whether an embedding that is input and output is among them.
 
-    Raises ConfigError for a name that no layer has, and for such an embedding where PEFT would make two of it.
+    Raises ConfigError for a name that no layer has, for one of those that are `fixed`, and for such an embedding where PEFT
+    would make two of it.
     """
     model = pretrained.model
     layers = [name for name, _ in model.named_modules()]
@@ -79,6 +86,12 @@ def layers_in_full(pretrained: Pretrained, adapter: Adapter) -> tuple[list[str],
     if unknown := [name for name in adapter.modules_to_save if not any(end.endswith(f".{name}") for end in ends)]:
         near = suggest(unknown[0], {name.rpartition(".")[2] for name in layers})  # PEFT passes over unknown ones in silence
         raise ConfigError(f"adapter.modules_to_save: the model has no layer {unknown[0]}.{near} Correct or leave it out.")
+    for name in adapter.modules_to_save:
+        if both := next((layer for layer in fixed if f".{layer}".endswith(f".{name}")), None):
+            raise ConfigError(
+                f"adapter.modules_to_save: {name} would be trained, and adapter.frozen_layers={adapter.frozen_layers} keeps {both} "
+                "as it is. Leave one of them out."
+            )
     whole = sorted({*adapter.modules_to_save, *pretrained.new, *(head_modules(model) if pretrained.head in FRESH else ())})
     tied = embedding_names(model)
     if tied.intersection(name.rpartition(".")[2] for name in whole):

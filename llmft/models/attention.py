@@ -111,3 +111,8 @@ def checkpoint_layers(model: PreTrainedModel) -> None:
     with warnings.catch_warnings():  # transformers is about to rename it
         warnings.simplefilter("ignore", FutureWarning)
         model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": contexts})
+
+
+def checkpointed(model: PreTrainedModel) -> bool:
+    """Tell whether layers are computed again in the backward pass."""
+    return any(getattr(module, "gradient_checkpointing", False) for module in model.modules())

@@ -14,6 +14,7 @@ from llmft.data.batch import Batch
 from llmft.hardware.precision import autocast
 from llmft.models.attention import UnsupportedAttention, ragged
 from llmft.models.flat.decoder import flat_states, layers_of
+from llmft.models.frozen import Frozen
 from llmft.models.loss import summed_cross_entropy, token_loss
 
 # N flat tokens of a ragged batch, M rows that carry loss, D model width
@@ -54,18 +55,20 @@ class Path(Enum):
     plain = "plain"
 
 
-def batch_loss(model: PreTrainedModel, batch: Batch, precision: torch.dtype, path: Path) -> Tensor:
-    """Summed loss of the batch, by one of the paths."""
+def batch_loss(
+    model: PreTrainedModel, batch: Batch, precision: torch.dtype, path: Path, frozen: Frozen | None = None
+) -> Tensor:
+    """Summed loss of the batch, by one of the paths. `frozen`: layers that are not trained, for the path that makes use of it."""
     if path is Path.flat:
-        return flat_loss(model, batch, precision)
+        return flat_loss(model, batch, precision, frozen)
     with autocast(model.device, precision):
         return ragged_loss(model, batch) if path is Path.ragged else plain_loss(model, batch)
 
 
-def flat_loss(model: PreTrainedModel, batch: Batch, precision: torch.dtype) -> Tensor:
+def flat_loss(model: PreTrainedModel, batch: Batch, precision: torch.dtype, frozen: Frozen | None = None) -> Tensor:
     """Summed loss of the batch by layers that are written out. Raises UnsupportedAttention for other architectures."""
     layers = layers_of(model)
     if layers is None:
         raise UnsupportedAttention("layers that are not written out")
-    hidden_MD = flat_states(model, layers, batch, precision)
+    hidden_MD = flat_states(model, layers, batch, precision, frozen)
     return token_loss(hidden_MD, model.get_output_embeddings(), batch.targets_M)

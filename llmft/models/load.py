@@ -24,6 +24,7 @@ from llmft.hardware.limits import refused_beyond
 from llmft.hardware.memory import available_bytes, is_out_of_memory
 from llmft.models.family import Family, family_of
 from llmft.models.folder import Weights, check_folder, check_formats, no_safetensors
+from llmft.models.frozen import Frozen
 from llmft.models.head import FRESH, Head, class_of, head_modules, label_settings, make_fresh, module_of
 from llmft.models.token_ids import check_ids, settle_padding
 
@@ -52,6 +53,8 @@ class Pretrained:
     adapter: Any = None
     code: bool = False
     """Whether the Python that came with the model was trusted, and is run."""
+    frozen: Frozen | None = None
+    """Its lowest layers that are not trained; None: there are none."""
 
     @cached_property
     def context(self) -> int | None:

@@ -12,6 +12,7 @@ from llmft.hardware.gradients import clear_gradients
 from llmft.models.attention import UnsupportedAttention
 from llmft.models.flat.decoder import layers_of
 from llmft.models.forward import Path, batch_loss
+from llmft.models.frozen import Frozen
 
 LOSS_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
 """Of the loss; bf16 keeps 8 bits, and each path rounds its own way."""
@@ -39,7 +40,9 @@ class PathCheck:
     path: Path = Path.plain
 
 
-def check_fast_path(model: PreTrainedModel, batch: Batch, precision: torch.dtype, shared: Batch | None = None) -> PathCheck:
+def check_fast_path(
+    model: PreTrainedModel, batch: Batch, precision: torch.dtype, shared: Batch | None = None, frozen: Frozen | None = None
+) -> PathCheck:
     """Send a few real documents through the paths, and choose the fastest whose loss and gradients are the plain one's.
 
     The plain path runs every document alone, so a path on which documents touch each other does not pass either.
@@ -49,7 +52,7 @@ def check_fast_path(model: PreTrainedModel, batch: Batch, precision: torch.dtype
         return PathCheck(False, f"layers of {', '.join(sorted(unknown))}")
     refused = ""
     if layers_of(model) is not None:
-        found = compare(model, batch, shared or batch, precision, Path.flat)
+        found = compare(model, batch, shared or batch, precision, Path.flat, frozen)
         if found.fast:
             return found
         refused = f"; layers written out: {found.reason}"
@@ -57,14 +60,16 @@ def check_fast_path(model: PreTrainedModel, batch: Batch, precision: torch.dtype
     return replace(found, reason=found.reason + refused)
 
 
-def compare(model: PreTrainedModel, batch: Batch, given: Batch, precision: torch.dtype, path: Path) -> PathCheck:
+def compare(
+    model: PreTrainedModel, batch: Batch, given: Batch, precision: torch.dtype, path: Path, frozen: Frozen | None = None
+) -> PathCheck:
     """Hold one path, which reads the documents as `given`, against the plain one."""
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     try:
         differences = loss_and_gradient_differences(
             model,
             lambda: batch_loss(model, batch, precision, Path.plain),
-            lambda: batch_loss(model, given, precision, path),
+            lambda: batch_loss(model, given, precision, path, frozen),
             weights,
         )
     except (UnsupportedAttention, TypeError, RuntimeError) as error:

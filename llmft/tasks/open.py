@@ -31,6 +31,7 @@ from llmft.hardware.gradients import reserve_gradients
 from llmft.hardware.precision import choose_precision
 from llmft.models.attention import checkpoint_layers
 from llmft.models.family import Family
+from llmft.models.frozen import Frozen, freeze
 from llmft.models.load import Pretrained, load_family, load_pretrained, panics_explained
 from llmft.models.locate import locate
 from llmft.models.scratch import make_scratch
@@ -75,12 +76,16 @@ def open_training(run: TrainRun, bound: BoundTask, folder: Path) -> Learner:
     # what is trained stays float32; what is frozen needs no more digits than the arithmetic reads
     dtype = DTYPES.get(run.model.dtype, precision if lora else torch.float32)
     pretrained = load_pretrained(folder, dtype, device, **head_of(make, run.task), code=run.model.trust_remote_code)
+    fixed: list[str] = []
+    if run.adapter.frozen_layers:
+        fixed = freeze(pretrained.model, run.adapter.frozen_layers)
+        pretrained.frozen = Frozen(run.adapter.frozen_layers)
     if lora:
         from llmft.models.adapter import (
             add_adapter,
         )  # here: peft takes its time to import, and a run without an adapter has none
 
-        add_adapter(pretrained, run.adapter)
+        add_adapter(pretrained, run.adapter, fixed)
         reserve_gradients(weight for _, weight in pretrained.trained)
     if run.model.gradient_checkpointing:
         checkpoint_layers(pretrained.model)

@@ -1,12 +1,13 @@
 """From rows to what training reads: token caches, examples to score, and the plan."""
 
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from llmft.config.schema import Fast, TrainRun, Truncation
+from llmft.config.schema import Fast, Shuffle, TrainRun, Truncation
 from llmft.data.dataset import RowSource
 from llmft.data.encode import cache_key
 from llmft.data.example import Example
@@ -14,6 +15,9 @@ from llmft.data.order import Order
 from llmft.data.spool import cached
 from llmft.errors import DataError
 from llmft.hardware.memory import available_bytes
+from llmft.models.family import Family
+from llmft.models.frozen import States
+from llmft.models.head import Head
 from llmft.models.load import panics_explained
 from llmft.models.path_check import PathCheck
 from llmft.reports.console import say
@@ -29,6 +33,9 @@ from llmft.training.pace import count_steps
 
 TOKENIZER_FILES = ("token*", "vocab*", "merges*", "special*", "added*", "chat_template*", "*.model", "*.spm", "*.jinja")
 LOOKED_AT = 1 << 16  # documents whose lengths are sorted at a time
+PAYING_PASSES = (
+    2  # over the rows: the first takes longer, by up to two fifths, since each document is computed alone; others half
+)
 CHECKED_ROWS = 2  # documents on which the fast path is compared with the plain one
 
 
@@ -109,6 +116,34 @@ def check_path(run: TrainRun, learner: Learner, corpus: Corpus) -> PathCheck:
     return learner.check_fast_path(corpus.train.documents([int(place) for place in chosen]))
 
 
+def keep_states(run: TrainRun, learner: Learner, passes: float) -> None:
+    """Have what frozen layers make of documents kept, where that gains: where documents come again, and are the same then.
+
+    Not for what an encoder-decoder reads, whose embeddings are dropped at random; nor where documents on the same text share
+    its computation, which saves the layers above as well.
+    """
+    pretrained = learner.pretrained
+    frozen, same = pretrained.frozen, pretrained.head is not Head.masked  # of which other words are hidden each time
+    if frozen is None or run.training.fast is Fast.off or pretrained.model.device.type != "cpu":
+        return
+    if (
+        passes >= PAYING_PASSES
+        and same
+        and pretrained.family is not Family.encoder_decoder
+        and run.training.shuffle is not Shuffle.texts
+    ):
+        folder = cache_dir()
+        room = shutil.disk_usage(folder).free // 2
+        frozen.states = States(folder, pretrained.model.config.hidden_size, learner.precision, room)
+
+
+def drop_unread(learner: Learner) -> None:
+    """Keep no states where the path that was chosen reads none."""
+    frozen = learner.pretrained.frozen
+    if frozen is not None and not frozen.states:
+        frozen.states = None
+
+
 def telling(lengths: np.ndarray, most: int) -> np.ndarray:
     """Return places of at most `most` documents of each length, the first ones: more make no other micro-batch of `most`.
 
@@ -133,7 +168,10 @@ def first_of_each(lengths: np.ndarray, places: np.ndarray, most: int) -> np.ndar
 def make_plan(run: TrainRun, learner: Learner, corpus: Corpus, order: Order, micro_tokens: int | None) -> Plan:
     """Say what is about to be done. Raises DoesNotFit if it cannot be done in the free memory."""
     model, device = learner.pretrained.model, learner.pretrained.model.device
+    steps = count_steps(run.training, order.steps_per_epoch)
+    keep_states(run, learner, passes=steps / order.steps_per_epoch)
     path = check_path(run, learner, corpus)
+    drop_unread(learner)
     lengths = corpus.train.lengths
     some = telling(lengths, run.training.batch_size)
     units, cut_rows, cut_tokens = corpus.train.cache.sums()
@@ -161,7 +199,7 @@ def make_plan(run: TrainRun, learner: Learner, corpus: Corpus, order: Order, mic
         longest_row_tokens=longest,
         cut_rows=cut_rows,
         cut_tokens=cut_tokens,
-        steps=count_steps(run.training, order.steps_per_epoch),
+        steps=steps,
         steps_per_epoch=order.steps_per_epoch,
         batch_size=run.training.batch_size,
         micro_tokens=micro_tokens,
@@ -176,4 +214,6 @@ def make_plan(run: TrainRun, learner: Learner, corpus: Corpus, order: Order, mic
         activation_bytes=min(micro_tokens, run.training.batch_size * longest) * per_token,
         trial_bytes=taken,
         free_bytes=free,
+        frozen_layers=run.adapter.frozen_layers,
+        frozen_states_kept=learner.pretrained.frozen is not None and learner.pretrained.frozen.states is not None,
     )

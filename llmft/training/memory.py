@@ -60,6 +60,9 @@ class Plan:
     trial_bytes: int
     """By how much memory grew while the largest micro-batch went forward and backward."""
     free_bytes: int
+    frozen_layers: int = 0
+    frozen_states_kept: bool = False
+    """Whether what they make of a document is kept for the next time it comes."""
 
     def summary(self) -> dict[str, Any]:
         """The lines that people see before step 1."""
@@ -75,6 +78,9 @@ class Plan:
             "steps": f"{self.steps:,} of {self.batch_size} examples, {self.steps_per_epoch:,} an epoch, at most {self.micro_tokens:,} tokens at once",
             "memory": f"about {needed / 2**30:.1f} GiB of {self.free_bytes / 2**30:.1f} GiB free",
         }
+        if self.frozen_layers:
+            kept = ", computed once for each document" if self.frozen_states_kept else ""
+            lines["frozen"] = f"the {self.frozen_layers} lowest layers{kept}"
         if not self.fast_path:
             lines["path"] = f"one document at a time: {self.fast_path_reason}"
         return lines
@@ -101,11 +107,12 @@ def token_bytes(pretrained: Pretrained, precision: torch.dtype, checkpointing: b
     per_layer = CHECKPOINTED_LAYER_BYTES if checkpointing else LAYER_BYTES
     width = 2 if precision == torch.float32 else 1
     layers = config.num_hidden_layers
+    fixed = pretrained.frozen.layers if pretrained.frozen else 0
     if pretrained.family is not Family.encoder_decoder:
-        return layers * config.hidden_size * per_layer * width
+        return max(1, layers - fixed) * config.hidden_size * per_layer * width
     # a token is one of the source's or one of the target's: the dearer of the two, since any mix may come
     decoder_layers = getattr(config, "num_decoder_layers", None) or getattr(config, "decoder_layers", layers)
-    read = layers * per_layer + (0 if checkpointing else decoder_layers * READ_BYTES)
+    read = (layers - fixed) * per_layer + (0 if checkpointing else decoder_layers * READ_BYTES)
     written = decoder_layers * (per_layer + (0 if checkpointing else CROSS_ATTENTION_BYTES))
     return max(read, written) * config.hidden_size * width
 

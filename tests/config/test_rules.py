@@ -37,7 +37,7 @@ BROKEN = [
     ("generation.top_k", 0), ("generation.temperature", -0.1), ("generation.repetition_penalty", 0.0),
     ("generation.batch_size", 0), ("hardware.threads", 0), ("hardware.threads", 100_000), ("gate.min", {"rougL": 3.0}), ("gate.max", {"bleu": 3.0}),
     ("gate.baseline", "outputs/r"), ("gate.max_drop", {"rougeL": 1.0}), ("model.package", "weights"),
-    ("model.package_file", "x.gguf"), ("export.merge", True), ("task.overlap", -1), ("task.labels", ["a", "b", "a"]),
+    ("model.package_file", "x.gguf"), ("export.merge", True), ("task.overlap", -1), ("adapter.frozen_layers", -1), ("task.labels", ["a", "b", "a"]),
 ]  # fmt: skip
 
 
@@ -55,6 +55,7 @@ TOGETHER = [
     ("generation.num_beams=4 with", [("generation.num_beams", 4), ("generation.temperature", 0.7)]),
     ("gate.min.rougeL=30 is above", [("gate.min", {"rougeL": 30.0}), ("gate.max", {"rougeL": 20.0})]),
     ("gate.max_drop.rougeL=-1", [("gate.baseline", "r"), ("gate.max_drop", {"rougeL": -1.0})]),
+    ("adapter.frozen_layers=2 with", [("adapter.frozen_layers", 2), ("model.scratch", {"d_model": 64})]),
     ("adapter.r=0", [("adapter.name", AdapterKind.lora), ("adapter.r", 0)]),
     ("adapter.alpha", [("adapter.name", AdapterKind.lora), ("adapter.alpha", 0.0)]),
     ("adapter.dropout", [("adapter.name", AdapterKind.lora), ("adapter.dropout", 1.0)]),

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from llmft.config.schema import Adapter, Data, Fast, Shuffle, Task, Training, TrainRun, Truncation
 from llmft.config.schema import ControlTokens as Reading
-from llmft.config.schema import Data, Fast, Task, Training, TrainRun, Truncation
 from llmft.config.schema import Formulation as Form
 from llmft.data.dataset import open_splits
 from llmft.data.example import DocumentExample, LabelExample, Message, SpanExample, TextExample
 from llmft.data.order import Order
 from llmft.errors import DataError
 from llmft.hardware.determinism import rng_state
+from llmft.models.frozen import Frozen, freeze
 from llmft.tasks import prepare
 from llmft.tasks.prepare import check_path, encode_split, make_plan, prepare_corpus, telling
 from llmft.training.trial import fullest, try_out
@@ -130,6 +131,31 @@ def test_the_fast_path_can_be_switched_off(open_text, source):
     off = check_path(replace(run, training=Training(fast=Fast.off)), task, corpus)
     assert (off.fast, off.reason) == (False, "training.fast=off")
     assert prepare.CHECKED_ROWS >= 2  # one document alone cannot show whether documents see each other
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "kept"),
+    [
+        ("llama", {}, True),
+        ("llama", {"epochs": 1}, False),
+        ("llama", {"max_steps": 3}, False),  # of two an epoch
+        ("llama", {"fast": Fast.off}, False),
+        ("llama", {"shuffle": Shuffle.texts}, False),
+        ("gpt2", {}, False),  # by transformers' layers
+        ("t5", {}, False),
+    ],
+)
+def test_what_frozen_layers_give_is_kept_where_it_is_read_again(open_text, source, kind, settings, kept):
+    learner = open_text(kind)
+    freeze(learner.pretrained.model, 1)
+    learner.pretrained.frozen = Frozen(1)
+    corpus = prepare_corpus(learner, {"train": source})
+    run = TrainRun(adapter=Adapter(frozen_layers=1), training=Training(**{"epochs": 2, "batch_size": 2} | settings))
+    plan = make_plan(run, learner, corpus, Order(4, 2, 42), None)
+    assert plan.frozen_states_kept is kept
+    assert ("computed once for each document" in plan.summary()["frozen"]) is kept
+    assert (learner.pretrained.frozen.states is not None) is kept
+    assert not (kept and learner.shares)
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from llmft.data.batch import Batch
+from llmft.data.batch import Batch, Stream, stream_of
 from llmft.hardware.arena import Arena
+from llmft.models.attention import checkpointed
 from llmft.models.flat.attending import Attending
 from llmft.models.flat.block import AttentionHalf, FeedForwardHalf
+from llmft.models.frozen import Frozen, key_of
 from llmft.models.lookup import looked_up
 from llmft.models.projection import Projection, projection_of, tensors_of
 
@@ -64,20 +66,48 @@ def layers_of(model: PreTrainedModel) -> list[Layer] | None:
     return found
 
 
-def flat_states(model: PreTrainedModel, layers: list[Layer], batch: Batch, dtype: torch.dtype) -> Tensor:
+def flat_states(
+    model: PreTrainedModel, layers: list[Layer], batch: Batch, dtype: torch.dtype, frozen: Frozen | None = None
+) -> Tensor:
     """Return the last hidden states (M, D) of the rows that carry loss, computed in `dtype`.
 
     In the last layer only those rows ask and go on (on processors): of the others, nothing is read but keys and values.
     """
-    base, stream = model.base_model, batch.stream
-    h_ND = looked_up(model, base.embed_tokens, stream.tokens_N).to(dtype)
-    cos, sin = base.rotary_emb(h_ND[None], position_ids=stream.positions_N[None])  # type: ignore[operator]
+    stream, count = batch.stream, frozen.layers if frozen else 0
+    if frozen is None:
+        h_ND = looked_up(model, model.base_model.embed_tokens, stream.tokens_N).to(dtype)
+    elif frozen.states is None:
+        h_ND = below(model, layers[:count], stream, dtype)
+    else:
+        assert stream.parents is None, "pieces of documents"
+        documents = [each.numpy() for each in stream.tokens_N.split(list(stream.lengths))]
+        h_ND = frozen.states.of(
+            [key_of(ids) for ids in documents],
+            stream.lengths,
+            lambda place: below(model, layers[:count], stream_of([documents[place]]), dtype),
+        )
+    rows_M = batch.loss_rows_M
+    narrow = count < len(layers) and not h_ND.is_cuda
+    h_ND = run(model, layers[count:], h_ND, stream, rows_M if narrow else None)
+    return model.base_model.norm(h_ND if narrow else h_ND[rows_M])  # type: ignore[operator]
+
+
+@torch.no_grad()
+def below(model: PreTrainedModel, layers: list[Layer], stream: Stream, dtype: torch.dtype) -> Tensor:
+    """Return what the embeddings and frozen layers make of a stream (N, D)."""
+    return run(model, layers, looked_up(model, model.base_model.embed_tokens, stream.tokens_N).to(dtype), stream)
+
+
+def run(model: PreTrainedModel, layers: list[Layer], h_ND: Tensor, stream: Stream, rows_M: Tensor | None = None) -> Tensor:
+    """Send hidden states through layers. rows_M: those that the last one returns, None: all."""
+    cos, sin = model.base_model.rotary_emb(h_ND[None], position_ids=stream.positions_N[None])  # type: ignore[operator]
     kinds: dict[tuple[bool, float, int | None], Attending] = {}
-    again = model.training and model.is_gradient_checkpointing
+    grad = torch.is_grad_enabled()
+    again = grad and model.training and checkpointed(model)
     # a GPU's memory torch looks after itself
-    arena = Arena() if torch.is_grad_enabled() and not again and not h_ND.is_cuda else None
+    arena = Arena() if grad and not again and not h_ND.is_cuda else None
     for place, layer in enumerate(layers):
-        rows = batch.loss_rows_M if place == len(layers) - 1 and not h_ND.is_cuda else None
+        rows = rows_M if place == len(layers) - 1 else None
         kind = (rows is None, layer.scale, layer.window)
         if kind not in kinds:
             kinds[kind] = Attending(stream, rows, cos[0], sin[0], layer.scale, layer.window, arena)
@@ -85,7 +115,7 @@ def flat_states(model: PreTrainedModel, layers: list[Layer], batch: Batch, dtype
             h_ND = checkpoint(through, h_ND, layer, kinds[kind], use_reentrant=False, preserve_rng_state=False)
         else:
             h_ND = through(h_ND, layer, kinds[kind])
-    return base.norm(h_ND[batch.loss_rows_M] if h_ND.is_cuda else h_ND)  # type: ignore[operator]
+    return h_ND
 
 
 def through(h_ND: Tensor, layer: Layer, attending: Attending) -> Tensor:

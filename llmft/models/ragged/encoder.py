@@ -1,6 +1,6 @@
 """Encoders over flat tokens: inside transformers' own forward pass, their layers see the tokens of a padded batch alone."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -11,10 +11,11 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from llmft.hardware.precision import autocast
-from llmft.models.attention import ragged
+from llmft.models.attention import checkpointed, ragged
+from llmft.models.frozen import Frozen, key_of
 from llmft.models.lookup import rows_of, writable
 from llmft.models.ragged.dropout import dropped
-from llmft.models.ragged.layers import Asked, Unknown, bert_layers, checkpointed, run
+from llmft.models.ragged.layers import Asked, Layer, Unknown, bert_layers, run
 
 # B documents, T tokens of the longest, N tokens of all, M of them whose states are read, D model width
 
@@ -39,14 +40,18 @@ def reason_against(model: PreTrainedModel) -> str | None:
 
 @contextmanager
 def encoding(
-    model: PreTrainedModel, inputs: Mapping[str, Tensor], precision: torch.dtype, flat: bool, asked_M: Tensor | None = None
+    model: PreTrainedModel,
+    inputs: Mapping[str, Tensor],
+    precision: torch.dtype,
+    flat: bool,
+    asked_M: Tensor | None = None,
+    frozen: Frozen | None = None,
 ) -> Iterator[None]:
     """A block in which an encoder reads a padded batch in `precision`, and computes no padding in its layers if `flat`.
 
-    asked_M: as in `flat_encoder`.
+    asked_M, frozen: as in `flat_encoder`.
     """
-    mask_BT = inputs["attention_mask"]
-    with autocast(model.device, precision), flat_encoder(model, mask_BT, precision, asked_M) if flat else nullcontext():
+    with autocast(model.device, precision), flat_encoder(model, inputs, precision, asked_M, frozen) if flat else nullcontext():
         yield
 
 
@@ -57,13 +62,21 @@ def first_tokens(inputs: Mapping[str, Tensor]) -> Tensor:
 
 
 @contextmanager
-def flat_encoder(model: PreTrainedModel, mask_BT: Tensor, dtype: torch.dtype, asked_M: Tensor | None = None) -> Iterator[None]:
+def flat_encoder(
+    model: PreTrainedModel,
+    inputs: Mapping[str, Tensor],
+    dtype: torch.dtype,
+    asked_M: Tensor | None = None,
+    frozen: Frozen | None = None,
+) -> Iterator[None]:
     """Inside the block the encoder computes no padding; what comes before it and behind it is the model's own.
 
-    mask_BT: 1 for tokens, 0 for padding, which stands on the right. asked_M: places in the flattened batch, in order, whose
-    states are read; None: those of all tokens. All other states are 0. The layers compute in `dtype`.
+    inputs: what the model is about to read, whose mask is 1 for tokens, 0 for padding, which stands on the right. asked_M:
+    places in the flattened batch, in order, whose states are read; None: those of all tokens. All other states are 0. The
+    layers compute in `dtype`. frozen: lowest layers that are not trained.
     """
-    layers = bert_layers(model)
+    layers, count = bert_layers(model), frozen.layers if frozen else 0
+    mask_BT = inputs["attention_mask"]
     encoder: Any = model.base_model.encoder
     dropout: Any = model.base_model.embeddings.dropout  # type: ignore[union-attr]
     lengths = mask_BT.sum(1).tolist()
@@ -80,7 +93,9 @@ def flat_encoder(model: PreTrainedModel, mask_BT: Tensor, dtype: torch.dtype, as
         h_XD = hidden_states.flatten(0, 1)
         h_ND = (h_XD if whole else h_XD[places_N]).to(dtype)
         with torch.autocast(h_ND.device.type, enabled=False):  # the halves choose the format of each product themselves
-            h_ND = run(layers, h_ND, lengths, None, None, (), encoder.training, asked)
+            if frozen is not None:
+                h_ND = below(layers[:count], h_ND, lengths, frozen, inputs)
+            h_ND = run(layers[count:], h_ND, lengths, None, None, (), encoder.training, asked)
         filled = places_N if asked_M is None else asked_M
         states = h_ND if len(h_ND) == len(h_XD) else torch.zeros_like(h_XD, dtype=h_ND.dtype).index_copy(0, filled, h_ND)
         return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states.view(hidden_states.shape))
@@ -92,6 +107,21 @@ def flat_encoder(model: PreTrainedModel, mask_BT: Tensor, dtype: torch.dtype, as
         if writable(table):
             replaced.enter_context(instead(table, partial(rows_of, model, table)))
         yield
+
+
+@torch.no_grad()
+def below(
+    layers: Sequence[Layer], h_ND: Tensor, lengths: Sequence[int], frozen: Frozen, inputs: Mapping[str, Tensor]
+) -> Tensor:
+    """Return what frozen layers make of flat tokens' embeddings (N, D), and drop nothing at random."""
+    if frozen.states is None:
+        return run(layers, h_ND, lengths, None, None, (), training=False)
+    read = [inputs[name].numpy() for name in ("input_ids", "token_type_ids") if name in inputs]
+    keys = [key_of(*(each[row, :length] for each in read)) for row, length in enumerate(lengths)]
+    documents = h_ND.split(list(lengths))
+    return frozen.states.of(
+        keys, lengths, lambda place: run(layers, documents[place], lengths[place : place + 1], None, None, (), training=False)
+    )
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Encoder-decoders over flat tokens: sources end to end through the encoder, answers end to end through the decoder."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,11 +10,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from llmft.data.batch import Batch, Stream
+from llmft.models.attention import checkpointed
+from llmft.models.frozen import Frozen
 from llmft.models.lookup import looked_up
 from llmft.models.loss import token_loss
 from llmft.models.padded import vocabulary_head
 from llmft.models.ragged.dropout import dropped
-from llmft.models.ragged.layers import Layer, Unknown, bart_layers, checkpointed, run, t5_layers
+from llmft.models.ragged.layers import Layer, Unknown, bart_layers, run, t5_layers
 
 # N flat tokens of sources, M of answers, D model width, H heads, T tokens of the longest document
 
@@ -80,20 +83,28 @@ def reason_against(model: PreTrainedModel) -> str | None:
     return None
 
 
-def flat_pair_loss(model: PreTrainedModel, batch: Batch, dtype: torch.dtype) -> Tensor:
+def flat_pair_loss(model: PreTrainedModel, batch: Batch, dtype: torch.dtype, frozen: Frozen | None = None) -> Tensor:
     """Cross-entropy of an encoder-decoder, summed in float32 over the target tokens that carry loss."""
-    return token_loss(pair_states(model, batch, dtype), vocabulary_head(model), batch.targets_M)
+    return token_loss(pair_states(model, batch, dtype, frozen), vocabulary_head(model), batch.targets_M)
 
 
-def pair_states(model: PreTrainedModel, batch: Batch, dtype: torch.dtype) -> Tensor:
-    """Return the decoder's last hidden states of the rows that carry loss, as its output embedding reads them, computed in `dtype`."""
+def pair_states(model: PreTrainedModel, batch: Batch, dtype: torch.dtype, frozen: Frozen | None = None) -> Tensor:
+    """Return the decoder's last hidden states of the rows that carry loss, as its output embedding reads them, computed in `dtype`.
+
+    frozen: lowest layers of the encoder that are not trained. What they make of a document is not kept: dropout on embeddings
+    makes it another one each time.
+    """
     assert batch.source is not None
     kind = KINDS[model.config.model_type]
     encoder, decoder = model.get_encoder(), model.get_decoder()
     sources_ND, answers_MD = embedded(model, batch.source, batch.stream)
     asked, written = batch.source.lengths, batch.stream.lengths
     h_ND = kind.enter(encoder, sources_ND, batch.source).to(dtype)
-    h_ND = run(kind.layers(encoder), h_ND, asked, position_bias(encoder, max(asked)), None, (), encoder.training)
+    layers, count = kind.layers(encoder), frozen.layers if frozen else 0
+    bias_HTT = position_bias(encoder, max(asked))
+    with torch.no_grad() if count else nullcontext():
+        h_ND = run(layers[:count], h_ND, asked, bias_HTT, None, (), training=False)
+    h_ND = run(layers[count:], h_ND, asked, bias_HTT, None, (), encoder.training)
     memory_ND = kind.leave(encoder, h_ND)
     h_MD = kind.enter(decoder, answers_MD, batch.stream).to(dtype)
     bias = causal(position_bias(decoder, max(written)), max(written), h_MD)

@@ -28,8 +28,17 @@ class DecoderPasses:
 
     @property
     def shares(self) -> bool:
-        """Whether what documents begin with alike is computed once: where layers are written out, on processors."""
-        return self.sharing and self.path is Path.flat and self.pretrained.model.device.type == "cpu"
+        """Whether what documents begin with alike is computed once: where layers are written out, on processors.
+
+        Not where what frozen layers give is kept: that is whole documents.
+        """
+        return self.sharing and self.path is Path.flat and self.can_share
+
+    @property
+    def can_share(self) -> bool:
+        """Whether that is possible at all."""
+        frozen = self.pretrained.frozen
+        return self.pretrained.model.device.type == "cpu" and (frozen is None or frozen.states is None)
 
     def cut(self, documents: Sequence[Encoded], micro_tokens: int) -> list[list[Encoded]]:
         """Cut a step's documents into micro-batches of at most `micro_tokens` tokens."""
@@ -41,13 +50,15 @@ class DecoderPasses:
 
     def loss(self, documents: Sequence[Encoded]) -> Tensor:
         """Negative log-likelihood, summed over the tokens that carry loss."""
-        return batch_loss(self.pretrained.model, self.collate(documents), self.precision, self.path)
+        return batch_loss(self.pretrained.model, self.collate(documents), self.precision, self.path, self.pretrained.frozen)
 
     def check_fast_path(self, documents: Sequence[Encoded]) -> PathCheck:
         """Compare the paths on the ends of a few documents, and take the fastest that agrees from now on."""
         model = self.pretrained.model
         ends = with_twin([document.tail(CHECKED_TOKENS, CHECKED_LOSS) for document in documents])
-        shared = collate_shared(ends) if model.device.type == "cpu" else collate_decoder(ends)
-        found = check_fast_path(model, collate_decoder(ends).to(model.device), self.precision, shared.to(model.device))
+        shared = collate_shared(ends) if self.can_share else collate_decoder(ends)
+        found = check_fast_path(
+            model, collate_decoder(ends).to(model.device), self.precision, shared.to(model.device), self.pretrained.frozen
+        )
         self.path = found.path
         return found

@@ -180,7 +180,7 @@ class LabelHead:
         """Return the head's scores (B, C) in float32."""
         model = self.pretrained.model
         inputs = pad(documents, model.config.pad_token_id or 0, model.device, model)
-        with encoding(model, inputs, self.precision, form is Form.flat, first_tokens(inputs)):
+        with encoding(model, inputs, self.precision, form is Form.flat, first_tokens(inputs), self.pretrained.frozen):
             return label_logits(model, self.pretrained.family, inputs).float()
 
     def check_fast_path(self, documents: Sequence[Encoded]) -> PathCheck:

@@ -141,7 +141,7 @@ class MaskedLM:
         targets = np.concatenate([each.ids[found] for each, found in zip(documents, places, strict=True)])
         positions_M = torch.from_numpy(positions.astype(np.int64)).to(model.device)
         targets_M = torch.from_numpy(targets.astype(np.int64)).to(model.device)
-        with encoding(model, inputs, self.precision, form is Form.flat, positions_M):
+        with encoding(model, inputs, self.precision, form is Form.flat, positions_M, self.pretrained.frozen):
             return masked_loss(model, inputs, positions_M, targets_M)
 
     def check_fast_path(self, documents: Sequence[Encoded]) -> PathCheck:

@@ -82,7 +82,7 @@ class SpanEncoder:
         """Return the scores of starts and of ends, and the mask of what is no padding."""
         model = self.pretrained.model
         inputs = pad(documents, self.pretrained.tokenizer.pad_token_id or 0, model.device, model)
-        with encoding(model, inputs, self.precision, flat=form is Form.flat):
+        with encoding(model, inputs, self.precision, form is Form.flat, frozen=self.pretrained.frozen):
             start_BT, end_BT = span_logits(model, inputs)
         return start_BT.float(), end_BT.float(), inputs["attention_mask"].bool()
 

@@ -102,7 +102,7 @@ class TextEncoderDecoder:
     def loss_together(self, documents: Sequence[Encoded], form: Form) -> Tensor:
         """The same in one batch."""
         if form is Form.flat:
-            return flat_pair_loss(self.pretrained.model, self.collate(documents), self.precision)
+            return flat_pair_loss(self.pretrained.model, self.collate(documents), self.precision, self.pretrained.frozen)
         with autocast(self.pretrained.model.device, self.precision):
             return pair_loss(self.pretrained.model, self.collate(documents))
 

@@ -74,7 +74,7 @@ def test_scores_and_gradients_are_those_of_one_document_at_a_time(loud, config, 
     expected = alone(model, inputs, lengths)
     towards = torch.linspace(-1, 2, len(expected), dtype=torch.float64)
     wanted = gradients((expected * towards).sum(), weights)
-    with flat_encoder(model, inputs["attention_mask"], torch.float64):
+    with flat_encoder(model, inputs, torch.float64):
         found = scores(model(**inputs), lengths)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
     got = gradients((found * towards).sum(), weights)
@@ -97,7 +97,7 @@ def test_the_last_layer_computes_what_is_read_of_it(loud, config, head, lengths)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
 
     def scored(given):
-        with flat_encoder(model, inputs["attention_mask"], torch.float64, given):
+        with flat_encoder(model, inputs, torch.float64, given):
             found = model(**inputs).logits
         return (found if head == "labels" else found.flatten(0, 1)[asked]).flatten()
 
@@ -110,7 +110,7 @@ def test_the_last_layer_computes_what_is_read_of_it(loud, config, head, lengths)
         assert (one is None) == (two is None)
         if one is not None:
             torch.testing.assert_close(one, two, rtol=1e-8, atol=1e-8)
-    with flat_encoder(model, inputs["attention_mask"], torch.float64, asked), torch.no_grad():
+    with flat_encoder(model, inputs, torch.float64, asked), torch.no_grad():
         states = model.base_model(**inputs).last_hidden_state.flatten(0, 1)
     assert states.abs().sum(1).nonzero()[:, 0].tolist() == asked.tolist()
 
@@ -121,7 +121,7 @@ def test_the_model_is_as_before_after_the_block(loud):
     before = model(**inputs).logits
     with encoding(model, inputs, torch.float32, flat=False):
         assert model(**inputs).logits.equal(before)
-    with pytest.raises(ZeroDivisionError), flat_encoder(model, inputs["attention_mask"], torch.float64):
+    with pytest.raises(ZeroDivisionError), flat_encoder(model, inputs, torch.float64):
         raise ZeroDivisionError
     assert model(**inputs).logits.equal(before)
 
@@ -130,7 +130,7 @@ def test_dropout_is_drawn_in_training_alone(loud):
     model, inputs = open_model("bert", "labels", loud), read(LENGTHS)
 
     def once():
-        with torch.no_grad(), flat_encoder(model, inputs["attention_mask"], torch.float64):
+        with torch.no_grad(), flat_encoder(model, inputs, torch.float64):
             return model.base_model(**inputs).last_hidden_state
 
     assert once().equal(once())
