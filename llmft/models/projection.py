@@ -1,4 +1,4 @@
-"""Linear layers that read the same input, with or without low-rank updates: y = xW^T + b + s(xA^T)B^T, forward and backward.
+"""Linear layers that read the same input, with or without low-rank updates: y = xW^T + b + s(dropout(x)A^T)B^T, forward and backward.
 
 Written out because autograd would make a tensor for every term: here products are added up where the first one stands, the
 updates of all layers share one product with their input, and what is frozen has no gradient. Weights may be kept in a wider
@@ -13,16 +13,35 @@ import torch
 from torch import Tensor, nn
 
 from llmft.hardware.arena import Arena, empty
+from llmft.models.dropout import Mask, draw
 
 # N flat tokens, I and O input and output width of a layer, R rank of its update
 
 
 class Update(NamedTuple):
-    """A low-rank update s(xA^T)B^T (Hu et al. 2021, arXiv:2106.09685): `down` is A (R, I), `up` is B (O, R)."""
+    """A low-rank update s(dropout(x)A^T)B^T (Hu et al. 2021, arXiv:2106.09685): `down` is A (R, I), `up` is B (O, R)."""
 
     down: Tensor
     up: Tensor
     scale: float
+    dropout: float = 0.0
+
+
+class Low(NamedTuple):
+    """What the backward pass of updates reads: dropout(x)A^T (N, R) of all of them side by side, and the parts of dropout's `Mask`.
+
+    None without updates, and without dropout.
+    """
+
+    product_NR: Tensor | None = None
+    drawn_NI: Tensor | None = None
+    least_N1: Tensor | None = None
+
+    def dropped(self, x_NI: Tensor) -> Tensor:
+        """Return x, or what dropout leaves of it, which is not yet divided by its share."""
+        if self.drawn_NI is None or self.least_N1 is None:
+            return x_NI
+        return Mask(self.drawn_NI, self.least_N1).ones(x_NI).mul_(x_NI)
 
 
 @dataclass(frozen=True)
@@ -42,8 +61,8 @@ class Projection:
 def projection_of(layer: Any) -> Projection | None:
     """Return what a linear layer computes, one with PEFT's LoRA around it included; None for any other layer.
 
-    None, too, where the update is no plain one: more than one adapter, dropout on its input, a bias of its own, or a variant
-    (DoRA and the like).
+    None, too, where the update is no plain one: more than one adapter, a bias of its own, or a variant (DoRA and the like);
+    and for dropout on a GPU, whose random numbers are others.
     """
     if type(layer) is nn.Linear:
         return Projection(layer.weight, layer.bias)
@@ -55,9 +74,12 @@ def projection_of(layer: Any) -> Projection | None:
     if layer.disable_adapters or list(layer.lora_A) != ["default"] or layer.lora_variant:
         return None
     down, up, dropout = layer.lora_A["default"], layer.lora_B["default"], layer.lora_dropout["default"]
-    if down.bias is not None or up.bias is not None or not isinstance(dropout, nn.Identity):
+    rate = dropout.p if type(dropout) is nn.Dropout and dropout.training else 0.0
+    if down.bias is not None or up.bias is not None or type(dropout) not in (nn.Identity, nn.Dropout):
         return None
-    return Projection(base.weight, base.bias, Update(down.weight, up.weight, layer.scaling["default"]))
+    if rate and base.weight.is_cuda:
+        return None
+    return Projection(base.weight, base.bias, Update(down.weight, up.weight, layer.scaling["default"], rate))
 
 
 def tensors_of(projections: Iterable[Projection]) -> list[Tensor | None]:
@@ -75,7 +97,7 @@ def ungrouped(projections: Sequence[Projection], tensors: Sequence[Tensor | None
         if like.update is not None:
             assert down is not None
             assert up is not None
-            update = Update(down, up, like.update.scale)
+            update = like.update._replace(down=down, up=up)
         found.append(Projection(weight, bias, update))
     return found
 
@@ -87,18 +109,22 @@ def project(
     factor: float = 1,
     arena: Arena | None = None,
     kept: Sequence[bool] | None = None,
-) -> tuple[list[Tensor], Tensor | None]:
-    """Return the layers' outputs, and the input's product with the updates' A side by side, which the backward pass reads.
+) -> tuple[list[Tensor], Low]:
+    """Return the layers' outputs, and what the backward pass reads of their updates.
 
-    For where autograd builds no graph. added_NO: what a single layer's output is added to, a residual. factor: what x is multiplied by, at no cost here: a dropout's
+    Dropout's mask is one for all updates that read the input. For where autograd builds no graph. added_NO: what a single layer's output is added to, a residual. factor: what x is multiplied by, at no cost here: a dropout's
     1/(1-p). arena: where that product lies, and the outputs that are `kept`; None: all of them.
     """
     dtype = x_NI.dtype
     downs = [each.update.down for each in projections if each.update is not None]
-    low_NR = None
+    low, share = Low(), 1.0
     if downs:
+        rate = rate_of(projections)
+        mask = draw(x_NI.shape, rate, arena) if rate else (None, None)
+        low, share = Low(None, *mask), 1 / (1 - rate)
         down_RI = side_by_side(downs, dtype)
-        low_NR = torch.mm(x_NI, down_RI.t(), out=empty(arena, x_NI, len(x_NI), len(down_RI)))
+        low_NR = torch.mm(low.dropped(x_NI), down_RI.t(), out=empty(arena, x_NI, len(x_NI), len(down_RI)))
+        low = low._replace(product_NR=low_NR)
     outputs, start = [], 0
     for place, each in enumerate(projections):
         weight = each.weight.to(dtype)
@@ -114,12 +140,17 @@ def project(
             if factor != 1:
                 out_NO *= factor
         if each.update is not None:
-            assert low_NR is not None
             stop = start + each.update.down.shape[0]
-            out_NO.addmm_(low_NR[:, start:stop], each.update.up.to(dtype).t(), alpha=each.update.scale * factor)
+            out_NO.addmm_(low_NR[:, start:stop], each.update.up.to(dtype).t(), alpha=each.update.scale * share * factor)
             start = stop
         outputs.append(out_NO)
-    return outputs, low_NR
+    return outputs, low
+
+
+def rate_of(projections: Sequence[Projection]) -> float:
+    """Return the share of their input that updates do not see, which is the same for all."""
+    (rate,) = {each.update.dropout for each in projections if each.update is not None}
+    return rate
 
 
 def side_by_side(downs: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
@@ -130,7 +161,7 @@ def side_by_side(downs: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
 def project_backward(
     x_NI: Tensor,
     projections: Sequence[Projection],
-    low_NR: Tensor | None,
+    low: Low,
     gradients: Sequence[Tensor],
     added_NI: Tensor | None = None,
     factor: float = 1,
@@ -141,7 +172,9 @@ def project_backward(
     """
     dtype = x_NI.dtype
     ranks = [each.update.down.shape[0] if each.update else 0 for each in projections]
+    low_NR = low.product_NR
     back_NR = x_NI.new_empty(len(x_NI), sum(ranks)) if low_NR is not None else None
+    share = 1 / (1 - rate_of(projections)) if low_NR is not None else 1.0
     dx_NI: Tensor | None = None
     found: list[Tensor | None] = []
     start = 0
@@ -161,15 +194,20 @@ def project_backward(
         assert back_NR is not None
         rows = slice(start, start + rank)
         torch.mm(gradient_NO, each.update.up.to(dtype), out=back_NR[:, rows])
-        if each.update.scale != 1:
-            back_NR[:, rows] *= each.update.scale
-        found[-1] = ((low_NR[:, rows].t() @ gradient_NO) * each.update.scale).t()
+        scale = each.update.scale * share
+        if scale != 1:
+            back_NR[:, rows] *= scale
+        found[-1] = ((low_NR[:, rows].t() @ gradient_NO) * scale).t()
         start += rank
     assert dx_NI is not None
     if back_NR is not None:
         downs = [each.update.down for each in projections if each.update is not None]
-        dx_NI.addmm_(back_NR, side_by_side(downs, dtype))
-        parts = (back_NR.t() @ x_NI).split([rank for rank in ranks if rank])
+        down_RI = side_by_side(downs, dtype)
+        if low.drawn_NI is None:
+            dx_NI.addmm_(back_NR, down_RI)
+        else:
+            dx_NI += low.dropped(back_NR @ down_RI)
+        parts = (back_NR.t() @ low.dropped(x_NI)).split([rank for rank in ranks if rank])
         places = [place for place, rank in enumerate(ranks) if rank]
         for place, part in zip(places, parts, strict=True):
             found[4 * place + 2] = part

@@ -184,6 +184,25 @@ def test_documents_do_not_see_each_other(open_tiny, documents, name):
 PATHS = {"flat": flat, "ragged": ragged_loss, "plain": plain_loss}
 
 
+@pytest.mark.parametrize("name", ["llama", "qwen3"])
+def test_layers_computed_again_drop_what_they_dropped(open_tiny, documents, name):
+    pretrained = open_tiny(name)
+    add_adapter(pretrained, Adapter(name=AdapterKind.lora, r=4, dropout=0.3))
+    for weight_name, weight in pretrained.trained:
+        if "lora_B" in weight_name:
+            torch.nn.init.normal_(weight, std=0.1)
+    model, batch = pretrained.model.train(), collate_decoder(documents)
+
+    def drawn(seed):
+        torch.manual_seed(seed)
+        return gradients(model, lambda: flat(model, batch))
+
+    once, other = drawn(3), drawn(4)
+    assert farthest(other, once) > 1e-2
+    checkpoint_layers(model)
+    assert farthest(drawn(3), once) <= 1e-6
+
+
 @pytest.mark.parametrize(
     ("name", "path"),
     [

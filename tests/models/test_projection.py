@@ -62,6 +62,33 @@ def test_outputs_and_gradients(shapes, added):
         torch.testing.assert_close(one, two)
 
 
+@pytest.mark.parametrize("factor", [1, 1.25])
+def test_outputs_and_gradients_behind_dropout(factor):
+    """What is dropped is dropped from the updates alone; what is left grows by 1 / (1 - rate)."""
+    torch.manual_seed(0)
+    layers = [
+        Projection(random(out, WIDTH), None, Update(random(rank, WIDTH), random(out, rank), 0.7, dropout=0.3))
+        for out, rank in ((5, 2), (4, 3))
+    ]
+    x = random(TOKENS, WIDTH)
+    with torch.no_grad():
+        outputs, low = project(x, layers, factor=factor)
+    mask = (low.drawn_NI >= low.least_N1).double()
+    assert 0 < mask.mean() < 1
+    expected = [
+        factor * (x @ each.weight.t() + 0.7 * (x * mask / 0.7) @ each.update.down.t() @ each.update.up.t()) for each in layers
+    ]
+    for one, two in zip(outputs, expected, strict=True):
+        torch.testing.assert_close(one, two)
+    incoming = [torch.randn_like(each) for each in outputs]
+    tensors = [tensor for each in layers for tensor in each.tensors]
+    wanted = torch.autograd.grad(expected, [x, *(each for each in tensors if each is not None)], incoming)
+    with torch.no_grad():
+        dx, found = project_backward(x, layers, low, incoming, factor=factor)
+    for one, two in zip([dx, *(each for each in found if each is not None)], wanted, strict=True):
+        torch.testing.assert_close(one, two)
+
+
 def test_what_is_frozen_has_no_gradient():
     layer = Projection(torch.randn(5, WIDTH), torch.randn(5), Update(torch.randn(2, WIDTH), torch.randn(5, 2), 1.0))
     x = torch.randn(TOKENS, WIDTH)
@@ -91,6 +118,21 @@ def test_an_adapter_is_seen():
 
 
 @torch.no_grad()
+def test_an_adapter_drops_where_it_is_trained():
+    layer = lora(lora_dropout=0.25)
+    nn.init.normal_(layer.lora_B["default"].weight)
+    assert projection_of(layer).update.dropout == 0.25
+    x = torch.randn(1, WIDTH).expand(20_000, -1)
+    torch.manual_seed(0)
+    found, expected = project(x, [projection_of(layer)])[0][0], layer(x)
+    torch.testing.assert_close(found.mean(0), expected.mean(0), rtol=0.05, atol=0.02)
+    torch.testing.assert_close(found.std(0), expected.std(0), rtol=0.05, atol=0.02)
+    layer.eval()
+    assert projection_of(layer).update.dropout == 0
+    torch.testing.assert_close(project(x[:2], [projection_of(layer)])[0][0], layer(x[:2]))
+
+
+@torch.no_grad()
 def test_an_adapter_that_is_in_the_weight_is_not_added_again():
     layer = lora()
     nn.init.normal_(layer.lora_B["default"].weight)
@@ -103,9 +145,9 @@ def test_an_adapter_that_is_in_the_weight_is_not_added_again():
     torch.testing.assert_close(project(x, [found])[0][0], expected)
 
 
-def with_dropout():
+def with_alpha_dropout():
     layer = lora()
-    layer.lora_dropout["default"] = nn.Dropout(0.1)
+    layer.lora_dropout["default"] = nn.AlphaDropout(0.1)
     return layer
 
 
@@ -115,6 +157,6 @@ def switched_off():
     return layer
 
 
-@pytest.mark.parametrize("make", [with_dropout, switched_off, lambda: nn.Embedding(3, 4), lambda: nn.Bilinear(2, 2, 2)])
+@pytest.mark.parametrize("make", [with_alpha_dropout, switched_off, lambda: nn.Embedding(3, 4), lambda: nn.Bilinear(2, 2, 2)])
 def test_what_is_no_plain_linear_layer(make):
     assert projection_of(make()) is None

@@ -13,7 +13,7 @@ from torch.autograd import Function
 from llmft.hardware.arena import Arena, kept
 from llmft.models.flat.attending import Attending
 from llmft.models.flat.pointwise import gated, gated_backward, gated_parts, normed, rms_norm, rms_norm_backward
-from llmft.models.projection import Projection, project, project_backward, ungrouped
+from llmft.models.projection import Low, Projection, project, project_backward, ungrouped
 
 # N flat tokens, Q of them that ask (all but in a model's last layer), D model width, H query heads, K key/value heads, E head width
 
@@ -40,7 +40,7 @@ class AttentionHalf(Function):
         normed_heads = tensors[-1] is not None  # whose norms read again what comes in
         if asked is None:
             (q_out, k_out, v_out), low = project(x_ND, [q, k, v], arena=arena, kept=[normed_heads, normed_heads, True])
-            low_q, residual = None, h_ND
+            low_q, residual = Low(), h_ND
         else:
             (q_out,), low_q = project(x_ND[asked], [q], arena=arena, kept=[normed_heads])
             (k_out, v_out), low = project(x_ND, [k, v], arena=arena, kept=[normed_heads, True])
@@ -52,12 +52,14 @@ class AttentionHalf(Function):
         (out_QD,), low_o = project(out_QHE.flatten(1), [o], residual, arena=arena)
         ctx.attending, ctx.projections = attending, projections
         scales = kept(arena, scale_N1), *(None if each is None else kept(arena, each) for each in (scale_q, scale_k))
-        ctx.save_for_backward(h_ND, norm_D, scales[0], out_QHE, low, low_q, low_o, *raw, *scales[1:], *tensors)
+        ctx.save_for_backward(h_ND, norm_D, scales[0], out_QHE, *low, *low_q, *low_o, *raw, *scales[1:], *tensors)
         return out_QD
 
     @staticmethod
     def backward(ctx: Any, gradient_QD: Tensor) -> tuple[Tensor | None, ...]:
-        h_ND, norm_D, scale_N1, out_QHE, low, low_q, low_o, q_raw, k_raw, scale_q, scale_k, *tensors = ctx.saved_tensors
+        h_ND, norm_D, scale_N1, out_QHE, *saved = ctx.saved_tensors
+        low, low_q, low_o = Low(*saved[:3]), Low(*saved[3:6]), Low(*saved[6:9])
+        q_raw, k_raw, scale_q, scale_k, *tensors = saved[9:]
         q, k, v, o = ungrouped(ctx.projections, tensors)
         attending: Attending = ctx.attending
         dout, found_o = project_backward(out_QHE.flatten(1), [o], low_o, [gradient_QD])
@@ -115,12 +117,13 @@ class FeedForwardHalf(Function):
         (gate_NF, up_NF), low = project(x_ND, [gate, up], arena=arena)
         (out_ND,), low_down = project(gated(gate_NF, up_NF), [down], h_ND, arena=arena)
         ctx.projections, ctx.arena = projections, arena  # the arena is there as long as what lies in it
-        ctx.save_for_backward(h_ND, norm_D, kept(arena, scale_N1), gate_NF, up_NF, low, low_down, *tensors)
+        ctx.save_for_backward(h_ND, norm_D, kept(arena, scale_N1), gate_NF, up_NF, *low, *low_down, *tensors)
         return out_ND
 
     @staticmethod
     def backward(ctx: Any, gradient_ND: Tensor) -> tuple[Tensor | None, ...]:
-        h_ND, norm_D, scale_N1, gate_NF, up_NF, low, low_down, *tensors = ctx.saved_tensors
+        h_ND, norm_D, scale_N1, gate_NF, up_NF, *saved = ctx.saved_tensors
+        low, low_down, tensors = Low(*saved[:3]), Low(*saved[3:6]), saved[6:]
         gate, up, down = ungrouped(ctx.projections, tensors)
         ctx.arena = None
         silu_NF, inner_NF = gated_parts(gate_NF, up_NF)

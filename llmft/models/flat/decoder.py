@@ -103,6 +103,9 @@ def run(model: PreTrainedModel, layers: list[Layer], h_ND: Tensor, stream: Strea
     cos, sin = model.base_model.rotary_emb(h_ND[None], position_ids=stream.positions_N[None])  # type: ignore[operator]
     kinds: dict[tuple[bool, float, int | None], Attending] = {}
     grad = torch.is_grad_enabled()
+    drops = any(
+        each.update is not None and each.update.dropout for layer in layers for each in (*layer.attention, *layer.feed_forward)
+    )
     again = grad and model.training and checkpointed(model)
     # a GPU's memory torch looks after itself
     arena = Arena() if grad and not again and not h_ND.is_cuda else None
@@ -112,7 +115,7 @@ def run(model: PreTrainedModel, layers: list[Layer], h_ND: Tensor, stream: Strea
         if kind not in kinds:
             kinds[kind] = Attending(stream, rows, cos[0], sin[0], layer.scale, layer.window, arena)
         if again:
-            h_ND = checkpoint(through, h_ND, layer, kinds[kind], use_reentrant=False, preserve_rng_state=False)
+            h_ND = checkpoint(through, h_ND, layer, kinds[kind], use_reentrant=False, preserve_rng_state=drops)
         else:
             h_ND = through(h_ND, layer, kinds[kind])
     return h_ND

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from llmft.models.ragged.dropout import Mask, draw
+from llmft.models.dropout import Mask, draw
 
 # Q and K flat tokens that ask and that are asked, H heads, E head width; L queries and S keys of a document
 

@@ -12,9 +12,9 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 
 from llmft.hardware.precision import autocast
 from llmft.models.attention import checkpointed, ragged
+from llmft.models.dropout import dropped
 from llmft.models.frozen import Frozen, key_of
 from llmft.models.lookup import rows_of, writable
-from llmft.models.ragged.dropout import dropped
 from llmft.models.ragged.layers import Asked, Layer, Unknown, bert_layers, run
 
 # B documents, T tokens of the longest, N tokens of all, M of them whose states are read, D model width

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from llmft.models.projection import Projection, project, project_backward, ungrouped
+from llmft.models.dropout import Mask, draw
+from llmft.models.projection import Low, Projection, project, project_backward, ungrouped
 from llmft.models.ragged.attending import Attending
-from llmft.models.ragged.dropout import Mask, draw
 from llmft.models.ragged.norm import Norm, normalise, normalise_backward
 
 # N flat tokens, K flat tokens that are read, D model width, F width of the feed-forward layer, H heads
@@ -124,7 +124,7 @@ class AttentionHalf(Function):
         x_ND, opened = wrap.open(h_ND, norm)
         if memory_KD is None:
             (asked, keys, values), low = project(x_ND, [q, k, v])
-            low_memory = None
+            low_memory = Low()
         else:
             (asked,), low = project(x_ND, [q])
             (keys, values), low_memory = project(memory_KD, [k, v])
@@ -134,16 +134,17 @@ class AttentionHalf(Function):
         (y_ND,), low_out = project(out, [o])
         found_ND, closed = wrap.close(h_ND, y_ND, norm)
         ctx.wrap, ctx.attending, ctx.scale, ctx.projections = wrap, attending, scale, projections
-        kept = (h_ND, memory_KD, bias_HLS, x_ND if wrap.first else None, asked, keys, values, out, low, low_memory, low_out)
+        read = (h_ND, memory_KD, bias_HLS, x_ND if wrap.first else None, asked, keys, values, out)
         ctx.counts = (len(tensors), len(opened), len(closed))
-        ctx.save_for_backward(*kept, *tensors, *opened, *closed, *weights)
+        ctx.save_for_backward(*read, *low, *low_memory, *low_out, *tensors, *opened, *closed, *weights)
         return found_ND
 
     @staticmethod
     def backward(ctx: Any, gradient_ND: Tensor) -> Gradients:
         wrap, attending = ctx.wrap, ctx.attending
-        h_ND, memory_KD, bias_HLS, x_ND, asked, keys, values, out, low, low_memory, low_out, *rest = ctx.saved_tensors
-        tensors, opened, closed, weights = parted(rest, ctx.counts)
+        h_ND, memory_KD, bias_HLS, x_ND, asked, keys, values, out, *rest = ctx.saved_tensors
+        low, low_memory, low_out = Low(*rest[:3]), Low(*rest[3:6]), Low(*rest[6:9])
+        tensors, opened, closed, weights = parted(rest[9:], ctx.counts)
         norm, (q, k, v, o) = Norm(tensors[0], tensors[1], wrap.eps), ungrouped(ctx.projections, tensors[2:])
         if x_ND is None:
             x_ND = h_ND
@@ -200,14 +201,15 @@ class FeedForwardHalf(Function):
             inner = (None, None, None, inner_NF, None, None)
         ctx.wrap, ctx.activation, ctx.factor, ctx.projections = wrap, activation, factor, projections
         ctx.counts = (len(tensors), len(opened), len(closed))
-        ctx.save_for_backward(h_ND, x_ND if wrap.first else None, *inner, low, low_down, *tensors, *opened, *closed)
+        ctx.save_for_backward(h_ND, x_ND if wrap.first else None, *inner, *low, *low_down, *tensors, *opened, *closed)
         return out_ND
 
     @staticmethod
     def backward(ctx: Any, gradient_ND: Tensor) -> Gradients:
         wrap, activation = ctx.wrap, ctx.activation
-        h_ND, x_ND, up_NF, gate_NF, active_NF, inner_NF, drawn, least, low, low_down, *rest = ctx.saved_tensors
-        tensors, opened, closed, _ = parted(rest, ctx.counts)
+        h_ND, x_ND, up_NF, gate_NF, active_NF, inner_NF, drawn, least, *rest = ctx.saved_tensors
+        low, low_down = Low(*rest[:3]), Low(*rest[3:6])
+        tensors, opened, closed, _ = parted(rest[6:], ctx.counts)
         norm, (*ups, down) = Norm(tensors[0], tensors[1], wrap.eps), ungrouped(ctx.projections, tensors[2:])
         if x_ND is None:
             x_ND = h_ND

@@ -52,7 +52,7 @@ class Layer:
 
 
 def projections_of(*modules: nn.Module) -> tuple[Projection, ...]:
-    """Return what linear layers compute. Raises Unknown for one that is not known here, such as one with dropout in its adapter."""
+    """Return what linear layers compute. Raises Unknown for one that is not known here."""
     found = []
     for module in modules:
         if (projection := projection_of(module)) is None:

@@ -11,11 +11,11 @@ from transformers import PreTrainedModel
 
 from llmft.data.batch import Batch, Stream
 from llmft.models.attention import checkpointed
+from llmft.models.dropout import dropped
 from llmft.models.frozen import Frozen
 from llmft.models.lookup import looked_up
 from llmft.models.loss import token_loss
 from llmft.models.padded import vocabulary_head
-from llmft.models.ragged.dropout import dropped
 from llmft.models.ragged.layers import Layer, Unknown, bart_layers, run, t5_layers
 
 # N flat tokens of sources, M of answers, D model width, H heads, T tokens of the longest document

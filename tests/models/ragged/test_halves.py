@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from llmft.models.dropout import draw
 from llmft.models.projection import Projection, Update, tensors_of
 from llmft.models.ragged import attending, halves
 from llmft.models.ragged.attending import Attending, spans_of
-from llmft.models.ragged.dropout import draw
 from llmft.models.ragged.halves import ACTIVATIONS, AttentionHalf, FeedForwardHalf, Wrap
 
 WIDTH, HEADS, INNER = 12, 3, 20

@@ -149,6 +149,9 @@ def test_what_is_not_known_is_said(open_tiny):
     assert reason_against(open_tiny("mbart").model) == "mbart is not made of layers known here"
     pretrained = open_tiny("bart")
     add_adapter(pretrained, Adapter(name=AdapterKind.lora, r=2, dropout=0.1))
+    assert reason_against(pretrained.model) is None
+    layer = pretrained.model.get_encoder().layers[1].fc1
+    layer.lora_dropout["default"] = torch.nn.AlphaDropout(0.1)  # another kind than an adapter's settings make
     reason = "a layer is a peft.tuners.lora.layer.Linear that is more than a product and a plain update"
     assert reason_against(pretrained.model) == reason
     model = open_tiny("t5").model

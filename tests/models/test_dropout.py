@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from llmft.models.ragged.dropout import draw, dropped
+from llmft.models.dropout import draw, dropped
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.25, 0.003, 0.9])

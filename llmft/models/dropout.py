@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from llmft.hardware.arena import Arena, kept
+
 # N, C rows and columns of a matrix
 
 STEPS = 256  # values of a byte
@@ -26,19 +28,21 @@ class Mask(NamedTuple):
         return torch.ge(self.drawn_NC, self.least_N1, out=found).view(like.shape)
 
 
-def draw(shape: Sequence[int], rate: float) -> Mask:
+def draw(shape: Sequence[int], rate: float, arena: Arena | None = None) -> Mask:
     """Draw a mask that drops each number with probability `rate` (Srivastava et al. 2014), from torch's generator for the CPU.
 
     A rate lies between two of a byte's steps: every row draws which of them is its own, so that each number is dropped with the
-    very rate.
+    very rate. arena: where the mask lies, None: wherever there is room.
     """
     assert 0 < rate < 1, f"rate={rate}"
     rows, columns = shape
     count = rows * columns
-    drawn = torch.empty(-(-count // 8), dtype=torch.int64).random_(-(2**63), None).view(torch.uint8)[:count]
+    words = (-(-count // 8),)
+    drawn = torch.empty(words, dtype=torch.int64) if arena is None else arena.empty(words, torch.int64)
+    drawn = drawn.random_(-(2**63), None).view(torch.uint8)[:count]
     below = int(rate * STEPS)
     least_N1 = (torch.rand(rows, 1) < rate * STEPS - below).to(torch.uint8).add_(below)
-    return Mask(drawn.view(rows, columns), least_N1)
+    return Mask(drawn.view(rows, columns), kept(arena, least_N1))
 
 
 def dropped(x_NC: Tensor, rate: float, training: bool) -> Tensor:
