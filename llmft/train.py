@@ -93,6 +93,8 @@ def train(run: TrainRun, command: list[str]) -> float | None:
         saver = Saver(directory.path / "checkpoints", prints, run.training.keep, run.training.async_save)
         work = Work(run, directory, learner, corpus, order, plan, optimizers, schedule, record, position, saver)
         fit(work)  # 2 to 7
+        if learner.pretrained.frozen is not None:
+            learner.pretrained.frozen.states = None  # they take their room on the disk as long as they are held
         finish(work, before, counts, prints, began, learner.formulation.examples(splits["train"]))
         return position.best
 

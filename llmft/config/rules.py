@@ -30,6 +30,9 @@ MOST_THREADS = 1024
 """No machine has more cores; with very many, OpenMP takes the process down without a word."""
 
 
+MOST_DROPPED = 0.99
+"""With more, an adapter sees nothing of most documents."""
+
 LARGEST_SEED = 2**63 - 1
 """torch takes no larger ones."""
 
@@ -143,8 +146,8 @@ def _training(run: TrainRun) -> list[str]:
         wrong += _at_least(adapter, "adapter", r=1)
         if adapter.alpha <= 0:
             wrong.append(f"adapter.alpha={adapter.alpha:g}: expected above 0; 2 x adapter.r is usual.")
-        if not 0 <= adapter.dropout < 1:
-            wrong.append(f"adapter.dropout={adapter.dropout:g}: expected a share from 0 to below 1.")
+        if not 0 <= adapter.dropout <= MOST_DROPPED:
+            wrong.append(f"adapter.dropout={adapter.dropout:g}: expected a share from 0 to {MOST_DROPPED:g}.")
     wrong += _at_least(adapter, "adapter", frozen_layers=0)
     if adapter.frozen_layers and run.model.scratch:
         wrong.append(

@@ -244,13 +244,13 @@ class Adapter:
     alpha: float = 32.0
     """The update is scaled by alpha / r."""
     dropout: float = 0.0
-    """Dropout on the adapter's input, in training."""
+    """Dropout on the adapter's input, in training; adapters that read the same drop the same, where layers are written out."""
     target_modules: Any = "all-linear"
     """Names of the layers that get an adapter, or all-linear."""
     modules_to_save: list[str] = field(default_factory=list)
     """Layers trained in full beside the adapter, such as embed_tokens."""
     frozen_layers: int = 0
-    """Lowest layers (an encoder-decoder's: of its encoder) that stay as they are, and the embeddings with them: no update, no adapter, no dropout. Over several epochs a decoder or encoder on a processor computes them once for each document."""
+    """Lowest layers (an encoder-decoder's: of its encoder) that stay as they are, and the embeddings with them: not trained, and without adapters. Over two epochs or more, decoders like Llama and encoders like BERT compute them once for each document on a processor."""
 
 
 @dataclass

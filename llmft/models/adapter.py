@@ -44,13 +44,13 @@ SAID = (
 def add_adapter(pretrained: Pretrained, adapter: Adapter, fixed: Sequence[str] = ()) -> None:
     """Freeze the model and put trainable low-rank updates W + (alpha/r) BA beside its linear layers (arXiv:2106.09685).
 
-    fixed: names of modules that get none.
+    fixed: names of all modules that stay as they are. Raises ConfigError where one of them would be trained.
 
     A span or label head is trained in full and saved with the adapter: it may be random. What is trained is float32 whatever
     the frozen weights are. Raises ConfigError if no layer has a name given.
     """
     model = pretrained.model
-    whole, tied = layers_in_full(pretrained, adapter, fixed)
+    whole, tied = layers_in_full(pretrained, adapter)
     without = [*(rf"(.*\.)?{re.escape(name)}(\..*)?" for name in whole), *map(re.escape, fixed)]
     config = LoraConfig(
         r=adapter.r,
@@ -71,14 +71,21 @@ def add_adapter(pretrained: Pretrained, adapter: Adapter, fixed: Sequence[str] =
             f" adapter.frozen_layers={adapter.frozen_layers} leaves no others; set it lower, or adapter=none." if fixed else ""
         )
         raise ConfigError(f"adapter.target_modules={adapter.target_modules}: {error}{less}") from error
+    # only now it is known what all the names, and those of tied weights, have caught
+    for name, _ in pretrained.trained:
+        module = name.replace("modules_to_save.default.", "").rpartition(".")[0]
+        if module in fixed:
+            raise ConfigError(
+                f"adapter.modules_to_save={whole}: {module} would be trained, and adapter.frozen_layers={adapter.frozen_layers} keeps "
+                "it as it is. Leave one of them out."
+            )
     train_in_float32(model)
 
 
-def layers_in_full(pretrained: Pretrained, adapter: Adapter, fixed: Sequence[str]) -> tuple[list[str], bool]:
+def layers_in_full(pretrained: Pretrained, adapter: Adapter) -> tuple[list[str], bool]:
     """Return the names of the layers that are trained in full, and whether an embedding that is input and output is among them.
 
-    Raises ConfigError for a name that no layer has, for one of those that are `fixed`, and for such an embedding where PEFT
-    would make two of it.
+    Raises ConfigError for a name that no layer has, and for such an embedding where PEFT would make two of it.
     """
     model = pretrained.model
     layers = [name for name, _ in model.named_modules()]
@@ -86,12 +93,6 @@ def layers_in_full(pretrained: Pretrained, adapter: Adapter, fixed: Sequence[str
     if unknown := [name for name in adapter.modules_to_save if not any(end.endswith(f".{name}") for end in ends)]:
         near = suggest(unknown[0], {name.rpartition(".")[2] for name in layers})  # PEFT passes over unknown ones in silence
         raise ConfigError(f"adapter.modules_to_save: the model has no layer {unknown[0]}.{near} Correct or leave it out.")
-    for name in adapter.modules_to_save:
-        if both := next((layer for layer in fixed if f".{layer}".endswith(f".{name}")), None):
-            raise ConfigError(
-                f"adapter.modules_to_save: {name} would be trained, and adapter.frozen_layers={adapter.frozen_layers} keeps {both} "
-                "as it is. Leave one of them out."
-            )
     whole = sorted({*adapter.modules_to_save, *pretrained.new, *(head_modules(model) if pretrained.head in FRESH else ())})
     tied = embedding_names(model)
     if tied.intersection(name.rpartition(".")[2] for name in whole):

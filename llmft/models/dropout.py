@@ -34,7 +34,7 @@ def draw(shape: Sequence[int], rate: float, arena: Arena | None = None) -> Mask:
     A rate lies between two of a byte's steps: every row draws which of them is its own, so that each number is dropped with the
     very rate. arena: where the mask lies, None: wherever there is room.
     """
-    assert 0 < rate < 1, f"rate={rate}"
+    assert 0 < rate <= 1 - 1 / STEPS, f"rate={rate}"
     rows, columns = shape
     count = rows * columns
     words = (-(-count // 8),)

@@ -48,7 +48,7 @@ def plain_loss(model: PreTrainedModel, batch: Batch) -> Tensor:
 
 
 class Path(Enum):
-    """How a batch goes through a decoder, the fastest first."""
+    """How a batch goes through a model, the fastest first; encoders and encoder-decoders know `flat`, and `plain` for all else."""
 
     flat = "flat"
     ragged = "ragged"

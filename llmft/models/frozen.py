@@ -22,16 +22,16 @@ from llmft.errors import ConfigError
 class States:
     """Hidden states of documents (L, D), computed once each and read from a file from then on.
 
-    The file has no name, so nothing is left of it when the process ends. Where there is no room in it, or a disk fails,
-    states are computed as before: a document's are the same to the bit, since it is computed alone in any case.
+    The file has no name, so nothing is left of it when the process ends. It grows while the disk has more than `spare` bytes
+    free. What is not kept, or cannot be read, is computed each time, to the same bits: a document is computed alone in any case.
     """
 
-    def __init__(self, folder: Path, width: int, dtype: torch.dtype, most_bytes: int):
+    def __init__(self, folder: Path, width: int, dtype: torch.dtype, spare: int):
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # open as long as this object is there
         weakref.finalize(self, self._file.close)
         self._places: dict[bytes, int] = {}
         self._width, self._dtype = width, dtype
-        self._end, self._most = 0, most_bytes
+        self._end, self._spare, self._open = 0, spare, True
 
     def __len__(self) -> int:
         """Documents whose states are kept."""
@@ -63,15 +63,19 @@ class States:
         return True
 
     def _keep(self, key: bytes, rows_LD: Tensor) -> None:
-        """Write a document's states behind the others, if there is room."""
+        """Write a document's states behind the others, while there is room."""
         given, done = bytes_of(rows_LD), 0
-        if key in self._places or self._end + len(given) > self._most:
+        if key in self._places or not self._open:
             return
         try:
+            disk = os.fstatvfs(self._file.fileno())
+            if disk.f_bavail * disk.f_frsize < self._spare + len(given):
+                self._open = False
+                return
             while done < len(given):
                 done += os.pwritev(self._file.fileno(), [given[done:]], self._end + done)
         except OSError:  # a full disk, or a limit on files' sizes
-            self._most = 0
+            self._open = False
             return
         self._places[key] = self._end
         self._end += len(given)
@@ -92,16 +96,16 @@ def key_of(*ids: np.ndarray) -> bytes:
 
 @dataclass
 class Frozen:
-    """How many of a model's lowest layers are not trained, the embeddings before them neither; `states`: where what they give is kept."""
+    """A model's lowest layers that are not trained, `count` of them, the embeddings before them neither; `states`: where what they give is kept."""
 
-    layers: int
+    count: int
     states: States | None = None
 
 
 def freeze(model: PreTrainedModel, count: int) -> list[str]:
     """Let the `count` lowest layers, of an encoder-decoder its encoder's, and all embeddings before them stay as they are.
 
-    They are not trained, and drop nothing at random. An embedding that is the output layer, too, stays as it is in both
+    They are not trained, and drop nothing at random inside. An embedding that is the output layer, too, stays as it is in both
     places. Returns the names of all modules that are frozen. Raises ConfigError where there are fewer layers.
     """
     stack: Any = model.get_encoder() if model.config.is_encoder_decoder else model.base_model
@@ -122,10 +126,14 @@ def freeze(model: PreTrainedModel, count: int) -> list[str]:
 
 
 def blocks_of(stack: nn.Module) -> nn.ModuleList | None:
-    """Return the layers of an encoder or a decoder, the lowest first; None where they are kept in another way."""
+    """Return the layers of an encoder or a decoder, the lowest first; None where they are kept in another way, as XLM's parts are."""
     count = getattr(stack.config, "num_hidden_layers", None)
-    lists = (module for module in stack.modules() if isinstance(module, nn.ModuleList))
-    return next((each for each in lists if len(each) == count), None)
+    found: list[tuple[str, nn.ModuleList]] = []
+    for name, module in stack.named_modules():
+        inside = any(name.startswith(f"{outer}.") for outer, _ in found)
+        if isinstance(module, nn.ModuleList) and len(module) == count and not inside:
+            found.append((name, module))
+    return found[0][1] if len(found) == 1 else None
 
 
 def embeddings_of(stack: nn.Module, blocks: nn.ModuleList) -> list[nn.Module]:

@@ -43,6 +43,8 @@ class LinearCrossEntropy(Function):
             total -= scores.gather(1, targets).sum()
             sums = scores.exp_().sum(dim=-1, keepdim=True)
             total += sums.log().sum()
+            if not (wanted_hidden or wanted_weight):
+                continue
             scores /= sums
             scores.scatter_add_(1, targets, scores.new_full((), -1).expand(targets.shape))
             gradient = scores.to(dtype)
@@ -70,7 +72,7 @@ def token_loss(hidden_MD: Tensor, head: Callable[[Tensor], Tensor], targets_M: T
     def chunk_loss(hidden: Tensor, targets: Tensor) -> Tensor:
         return summed_cross_entropy(head(hidden), targets)
 
-    if torch.is_grad_enabled() and type(head) is nn.Linear and head.bias is None:
+    if type(head) is nn.Linear and head.bias is None:
         device = hidden_MD.device.type
         mixed = torch.is_autocast_enabled(device)
         dtype = torch.get_autocast_dtype(device) if mixed else hidden_MD.dtype

@@ -37,7 +37,7 @@ class Low(NamedTuple):
     drawn_NI: Tensor | None = None
     least_N1: Tensor | None = None
 
-    def dropped(self, x_NI: Tensor) -> Tensor:
+    def masked(self, x_NI: Tensor) -> Tensor:
         """Return x, or what dropout leaves of it, which is not yet divided by its share."""
         if self.drawn_NI is None or self.least_N1 is None:
             return x_NI
@@ -123,7 +123,7 @@ def project(
         mask = draw(x_NI.shape, rate, arena) if rate else (None, None)
         low, share = Low(None, *mask), 1 / (1 - rate)
         down_RI = side_by_side(downs, dtype)
-        low_NR = torch.mm(low.dropped(x_NI), down_RI.t(), out=empty(arena, x_NI, len(x_NI), len(down_RI)))
+        low_NR = torch.mm(low.masked(x_NI), down_RI.t(), out=empty(arena, x_NI, len(x_NI), len(down_RI)))
         low = low._replace(product_NR=low_NR)
     outputs, start = [], 0
     for place, each in enumerate(projections):
@@ -206,8 +206,8 @@ def project_backward(
         if low.drawn_NI is None:
             dx_NI.addmm_(back_NR, down_RI)
         else:
-            dx_NI += low.dropped(back_NR @ down_RI)
-        parts = (back_NR.t() @ low.dropped(x_NI)).split([rank for rank in ranks if rank])
+            dx_NI += low.masked(back_NR @ down_RI)
+        parts = (back_NR.t() @ low.masked(x_NI)).split([rank for rank in ranks if rank])
         places = [place for place, rank in enumerate(ranks) if rank]
         for place, part in zip(places, parts, strict=True):
             found[4 * place + 2] = part

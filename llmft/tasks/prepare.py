@@ -16,6 +16,7 @@ from llmft.data.spool import cached
 from llmft.errors import DataError
 from llmft.hardware.memory import available_bytes
 from llmft.models.family import Family
+from llmft.models.forward import Path
 from llmft.models.frozen import States
 from llmft.models.head import Head
 from llmft.models.load import panics_explained
@@ -34,7 +35,7 @@ from llmft.training.pace import count_steps
 TOKENIZER_FILES = ("token*", "vocab*", "merges*", "special*", "added*", "chat_template*", "*.model", "*.spm", "*.jinja")
 LOOKED_AT = 1 << 16  # documents whose lengths are sorted at a time
 PAYING_PASSES = (
-    2  # over the rows: the first takes longer, by up to two fifths, since each document is computed alone; others half
+    2  # over the rows: the first takes longer, by up to a half, since each document is computed alone; the others half
 )
 CHECKED_ROWS = 2  # documents on which the fast path is compared with the plain one
 
@@ -123,7 +124,9 @@ def keep_states(run: TrainRun, learner: Learner, passes: float) -> None:
     its computation, which saves the layers above as well.
     """
     pretrained = learner.pretrained
-    frozen, same = pretrained.frozen, pretrained.head is not Head.masked  # of which other words are hidden each time
+    frozen, base = pretrained.frozen, pretrained.model.base_model
+    same = pretrained.head is not Head.masked  # of which other words are hidden each time
+    same &= not hasattr(base, "embeddings_project")  # ELECTRA's product before its layers is one over all documents of a batch
     if frozen is None or run.training.fast is Fast.off or pretrained.model.device.type != "cpu":
         return
     if (
@@ -133,15 +136,8 @@ def keep_states(run: TrainRun, learner: Learner, passes: float) -> None:
         and run.training.shuffle is not Shuffle.texts
     ):
         folder = cache_dir()
-        room = shutil.disk_usage(folder).free // 2
-        frozen.states = States(folder, pretrained.model.config.hidden_size, learner.precision, room)
-
-
-def drop_unread(learner: Learner) -> None:
-    """Keep no states where the path that was chosen reads none."""
-    frozen = learner.pretrained.frozen
-    if frozen is not None and not frozen.states:
-        frozen.states = None
+        spare = shutil.disk_usage(folder).free // 2
+        frozen.states = States(folder, pretrained.model.config.hidden_size, learner.precision, spare)
 
 
 def telling(lengths: np.ndarray, most: int) -> np.ndarray:
@@ -171,7 +167,8 @@ def make_plan(run: TrainRun, learner: Learner, corpus: Corpus, order: Order, mic
     steps = count_steps(run.training, order.steps_per_epoch)
     keep_states(run, learner, passes=steps / order.steps_per_epoch)
     path = check_path(run, learner, corpus)
-    drop_unread(learner)
+    if learner.pretrained.frozen is not None and path.path is not Path.flat:
+        learner.pretrained.frozen.states = None  # no other path reads them
     lengths = corpus.train.lengths
     some = telling(lengths, run.training.batch_size)
     units, cut_rows, cut_tokens = corpus.train.cache.sums()

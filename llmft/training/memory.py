@@ -107,7 +107,7 @@ def token_bytes(pretrained: Pretrained, precision: torch.dtype, checkpointing: b
     per_layer = CHECKPOINTED_LAYER_BYTES if checkpointing else LAYER_BYTES
     width = 2 if precision == torch.float32 else 1
     layers = config.num_hidden_layers
-    fixed = pretrained.frozen.layers if pretrained.frozen else 0
+    fixed = pretrained.frozen.count if pretrained.frozen else 0
     if pretrained.family is not Family.encoder_decoder:
         return max(1, layers - fixed) * config.hidden_size * per_layer * width
     # a token is one of the source's or one of the target's: the dearer of the two, since any mix may come

@@ -6,7 +6,7 @@ import torch
 from llmft.models.dropout import draw, dropped
 
 
-@pytest.mark.parametrize("rate", [0.1, 0.25, 0.003, 0.9])
+@pytest.mark.parametrize("rate", [0.1, 0.25, 0.003, 0.9, 0.99])
 def test_the_rate_is_met(rate):
     torch.manual_seed(0)
     like = torch.empty(2000, 1000)

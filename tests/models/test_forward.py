@@ -184,6 +184,24 @@ def test_documents_do_not_see_each_other(open_tiny, documents, name):
 PATHS = {"flat": flat, "ragged": ragged_loss, "plain": plain_loss}
 
 
+@pytest.mark.parametrize("lora", [False, True], ids=["all weights", "lora and the last norm"])
+def test_bf16_with_and_without_gradients(open_tiny, documents, lora):
+    """Weights that are trained are float32; what they give goes on in bf16, also into the vocabulary."""
+    pretrained = open_tiny("qwen3")
+    model, batch = pretrained.model, collate_decoder(documents)
+    expected = flat(model, batch).item()
+    if lora:
+        model.bfloat16()
+        add_adapter(pretrained, Adapter(name=AdapterKind.lora, r=2, modules_to_save=["norm"]))
+        model.eval()
+    assert flat_states(model, layers_of(model), batch, torch.bfloat16).dtype is torch.bfloat16
+    found = flat_loss(model, batch, torch.bfloat16)
+    found.backward()
+    with torch.no_grad():
+        assert flat_loss(model, batch, torch.bfloat16).item() == pytest.approx(found.item(), rel=1e-6)
+    assert found.item() == pytest.approx(expected, rel=2e-2)
+
+
 @pytest.mark.parametrize("name", ["llama", "qwen3"])
 def test_layers_computed_again_drop_what_they_dropped(open_tiny, documents, name):
     pretrained = open_tiny(name)

@@ -2,10 +2,12 @@
 
 import os
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from transformers import XLMConfig, XLMModel
 
 from llmft.config.schema import Adapter, AdapterKind
 from llmft.data.batch import collate_decoder, collate_pair
@@ -13,7 +15,7 @@ from llmft.data.encode import Encoded
 from llmft.errors import ConfigError
 from llmft.models.adapter import add_adapter
 from llmft.models.flat import decoder
-from llmft.models.flat.decoder import below, layers_of
+from llmft.models.flat.decoder import below
 from llmft.models.forward import flat_loss, plain_loss, ragged_loss
 from llmft.models.frozen import Frozen, States, freeze, key_of
 from llmft.models.head import Head
@@ -22,7 +24,7 @@ from llmft.models.ragged import encoder
 from llmft.models.ragged.encoder import encoding
 from llmft.models.ragged.pair import flat_pair_loss
 
-PLENTY = 1 << 30
+PLENTY = 0  # bytes of the disk that stay free
 
 
 def gradients(model, loss):
@@ -93,12 +95,35 @@ def test_frozen_layers_get_no_adapter(open_tiny):
     every = Adapter(name=AdapterKind.lora, r=2, frozen_layers=2)
     with pytest.raises(ConfigError, match=r"adapter\.frozen_layers=2 leaves no others; set it lower, or adapter=none"):
         add_adapter(pretrained, every, freeze(pretrained.model, 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "saved", "caught"),
+    [
+        ("llama", "embed_tokens", "model.embed_tokens"),
+        ("llama", "norm", "model.layers.0.input_layernorm"),  # by the end of a name, as PEFT takes it
+        ("t5", "encoder", "encoder.embed_tokens"),
+    ],
+)
+def test_what_is_frozen_is_not_trained_in_full(open_tiny, name, saved, caught):
+    pretrained = open_tiny(name)
+    adapter = Adapter(name=AdapterKind.lora, r=2, modules_to_save=[saved], frozen_layers=1)
+    with pytest.raises(ConfigError, match=rf"{caught}.* would be trained, and adapter\.frozen_layers=1 keeps it as it is"):
+        add_adapter(pretrained, adapter, freeze(pretrained.model, 1))
+
+
+def test_an_output_layer_that_is_the_embedding_is_not_trained_in_full(open_tiny):
     pretrained = open_tiny("llama")
-    both = Adapter(name=AdapterKind.lora, r=2, modules_to_save=["embed_tokens"], frozen_layers=1)
-    with pytest.raises(
-        ConfigError, match=r"modules_to_save: embed_tokens would be trained, and adapter\.frozen_layers=1 keeps"
-    ):
-        add_adapter(pretrained, both, freeze(pretrained.model, 1))
+    assert pretrained.model.lm_head.weight is pretrained.model.model.embed_tokens.weight
+    adapter = Adapter(name=AdapterKind.lora, r=2, modules_to_save=["lm_head"], frozen_layers=1)
+    with pytest.raises(ConfigError, match=r"model\.embed_tokens would be trained"):
+        add_adapter(pretrained, adapter, freeze(pretrained.model, 1))
+
+
+def test_layers_in_several_lists_cannot_be_counted():
+    model = XLMModel(XLMConfig(vocab_size=90, emb_dim=16, n_layers=3, n_heads=2))
+    with pytest.raises(ConfigError, match=r"adapter\.frozen_layers=1: xlm has no layers that can be counted"):
+        freeze(model, 1)
 
 
 @pytest.mark.parametrize("lora", [False, True], ids=["all weights", "lora"])
@@ -132,7 +157,6 @@ def test_decoders(open_tiny, documents, tmp_path, monkeypatch, name, count, lora
         assert_same(gradients(model, loss), wanted)
     other = collate_decoder(documents[::-1][:3])
     assert flat_loss(model, other, torch.float32, kept).item() == pytest.approx(plain_loss(model, other).item(), rel=1e-5)
-    assert layers_of(model) is not None
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -200,8 +224,8 @@ def test_encoder_decoders(open_tiny, name, count):
     assert_same(gradients(model, found), wanted)
 
 
-def states_of(tmp_path, most=PLENTY, dtype=torch.float32):
-    return States(tmp_path, 4, dtype, most)
+def states_of(tmp_path, dtype=torch.float32):
+    return States(tmp_path, 4, dtype, PLENTY)
 
 
 def counted(rows):
@@ -227,8 +251,10 @@ def test_states_are_those_that_were_computed(tmp_path, dtype):
     assert not list(tmp_path.iterdir())  # it has no name
 
 
-def test_what_finds_no_room_is_computed_each_time(tmp_path):
-    states = states_of(tmp_path, most=50)  # 48 bytes for the first
+def test_what_finds_no_room_is_computed_each_time(tmp_path, monkeypatch):
+    free = iter([48 + 9, 8])  # bytes: enough for the first, of 48
+    monkeypatch.setattr(os, "fstatvfs", lambda _: SimpleNamespace(f_bavail=next(free), f_frsize=1))
+    states = States(tmp_path, 4, torch.float32, spare=9)
     asked, compute = counted(ROWS)
     for _ in range(2):
         assert states.of(KEYS, [3, 1, 2], compute).equal(torch.cat(ROWS))

@@ -1,6 +1,7 @@
 """Rows to token caches and the plan: what is counted, what is left out, when caches are made anew."""
 
 import json
+import os
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -16,7 +17,10 @@ from llmft.data.example import DocumentExample, LabelExample, Message, SpanExamp
 from llmft.data.order import Order
 from llmft.errors import DataError
 from llmft.hardware.determinism import rng_state
+from llmft.models import path_check
+from llmft.models.family import Family
 from llmft.models.frozen import Frozen, freeze
+from llmft.models.head import Head
 from llmft.tasks import prepare
 from llmft.tasks.prepare import check_path, encode_split, make_plan, prepare_corpus, telling
 from llmft.training.trial import fullest, try_out
@@ -156,6 +160,45 @@ def test_what_frozen_layers_give_is_kept_where_it_is_read_again(open_text, sourc
     assert ("computed once for each document" in plan.summary()["frozen"]) is kept
     assert (learner.pretrained.frozen.states is not None) is kept
     assert not (kept and learner.shares)
+
+
+@pytest.fixture
+def planned(open_text, source):
+    """Plan a run over two epochs with a frozen layer."""
+
+    def plan():
+        learner = open_text("llama")
+        freeze(learner.pretrained.model, 1)
+        learner.pretrained.frozen = Frozen(1)
+        corpus = prepare_corpus(learner, {"train": source})
+        run = TrainRun(adapter=Adapter(frozen_layers=1), training=Training(epochs=2, batch_size=2))
+        return learner, make_plan(run, learner, corpus, Order(4, 2, 42), None)
+
+    return plan
+
+
+def test_a_full_disk_does_not_change_how_it_is_computed(planned, monkeypatch):
+    monkeypatch.setattr(os, "fstatvfs", lambda _: SimpleNamespace(f_bavail=0, f_frsize=1))
+    learner, plan = planned()
+    assert plan.frozen_states_kept
+    assert not learner.shares
+    assert len(learner.pretrained.frozen.states) == 0
+
+
+def test_nothing_is_kept_for_a_path_that_was_refused(planned, monkeypatch):
+    monkeypatch.setattr(path_check, "LOSS_TOLERANCE", {torch.float32: -1.0})
+    learner, plan = planned()
+    assert not plan.fast_path
+    assert not plan.frozen_states_kept
+    assert learner.pretrained.frozen.states is None
+
+
+@pytest.mark.parametrize("base", [SimpleNamespace(), SimpleNamespace(embeddings_project=None)])
+def test_nothing_is_kept_of_an_encoder_with_a_product_before_its_layers(base):
+    model = SimpleNamespace(base_model=base, device=torch.device("cpu"), config=SimpleNamespace(hidden_size=8))
+    pretrained = SimpleNamespace(frozen=Frozen(1), model=model, head=Head.label, family=Family.encoder)
+    prepare.keep_states(TrainRun(), SimpleNamespace(pretrained=pretrained, precision=torch.float32), passes=2)
+    assert (pretrained.frozen.states is None) is hasattr(base, "embeddings_project")
 
 
 @pytest.mark.parametrize(

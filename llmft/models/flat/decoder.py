@@ -73,7 +73,7 @@ def flat_states(
 
     In the last layer only those rows ask and go on (on processors): of the others, nothing is read but keys and values.
     """
-    stream, count = batch.stream, frozen.layers if frozen else 0
+    stream, count = batch.stream, frozen.count if frozen else 0
     if frozen is None:
         h_ND = looked_up(model, model.base_model.embed_tokens, stream.tokens_N).to(dtype)
     elif frozen.states is None:
@@ -89,7 +89,8 @@ def flat_states(
     rows_M = batch.loss_rows_M
     narrow = count < len(layers) and not h_ND.is_cuda
     h_ND = run(model, layers[count:], h_ND, stream, rows_M if narrow else None)
-    return model.base_model.norm(h_ND if narrow else h_ND[rows_M])  # type: ignore[operator]
+    # a norm that is trained gives float32, in which its weight is
+    return model.base_model.norm(h_ND if narrow else h_ND[rows_M]).to(dtype)  # type: ignore[operator]
 
 
 @torch.no_grad()

@@ -75,7 +75,7 @@ def flat_encoder(
     places in the flattened batch, in order, whose states are read; None: those of all tokens. All other states are 0. The
     layers compute in `dtype`. frozen: lowest layers that are not trained.
     """
-    layers, count = bert_layers(model), frozen.layers if frozen else 0
+    layers, count = bert_layers(model), frozen.count if frozen else 0
     mask_BT = inputs["attention_mask"]
     encoder: Any = model.base_model.encoder
     dropout: Any = model.base_model.embeddings.dropout  # type: ignore[union-attr]

@@ -100,7 +100,7 @@ def pair_states(model: PreTrainedModel, batch: Batch, dtype: torch.dtype, frozen
     sources_ND, answers_MD = embedded(model, batch.source, batch.stream)
     asked, written = batch.source.lengths, batch.stream.lengths
     h_ND = kind.enter(encoder, sources_ND, batch.source).to(dtype)
-    layers, count = kind.layers(encoder), frozen.layers if frozen else 0
+    layers, count = kind.layers(encoder), frozen.count if frozen else 0
     bias_HTT = position_bias(encoder, max(asked))
     with torch.no_grad() if count else nullcontext():
         h_ND = run(layers[:count], h_ND, asked, bias_HTT, None, (), training=False)

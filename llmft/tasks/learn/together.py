@@ -11,6 +11,7 @@ from llmft.data.batch import cut, cut_padded
 from llmft.data.encode import Encoded
 from llmft.hardware.determinism import isolated
 from llmft.models.attention import UnsupportedAttention
+from llmft.models.forward import Path
 from llmft.models.load import Pretrained
 from llmft.models.path_check import GRADIENT_TOLERANCE, LOSS_TOLERANCE, PathCheck, loss_and_gradient_differences
 
@@ -83,7 +84,8 @@ def compare(loss: Loss, documents: Sequence[Encoded], pretrained: Pretrained, pr
     ):
         if not difference <= allowed:
             return PathCheck(False, f"{what} differ by {difference:.1e}, allowed are {allowed:.0e}", *differences)
-    return PathCheck(True, f"{form.value}: equal to one document at a time", *differences)
+    path = Path.flat if form is Form.flat else Path.plain
+    return PathCheck(True, f"{form.value}: equal to one document at a time", *differences, path)
 
 
 @torch.no_grad()
