@@ -13,6 +13,7 @@ Point = tuple[float, float]
 WIDTH, HEIGHT = 480, 230
 LEFT, RIGHT, TOP, BOTTOM = 56, 14, 46, 26
 MAX_POINTS = 300
+DIGIT = 7  # width of one, with something to spare
 """Longer series are averaged down to this many points: more than a line of this width can show."""
 
 STYLE = Markup("""
@@ -64,7 +65,10 @@ def line_chart(
         )
         parts.append(Markup('<text x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(LEFT - 6, down(y) + 4, _tick_text(y)))
     for x in (tick for tick in _ticks(first, last, 5) if first <= tick <= last and tick.is_integer()):
-        parts.append(Markup('<text x="{:.1f}" y="{}" text-anchor="middle">{:,.0f}</text>').format(across(x), HEIGHT - 8, x))
+        label = f"{x:,.0f}"
+        middle = across(x) + DIGIT * len(label) / 2 <= WIDTH  # else it would be cut at the right edge
+        where = (across(x), HEIGHT - 8, "middle") if middle else (WIDTH, HEIGHT - 8, "end")
+        parts.append(Markup('<text x="{:.1f}" y="{}" text-anchor="{}">{}</text>').format(*where, label))
     if mark:
         parts.append(
             Markup('<line class="mark" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}"/>').format(

@@ -22,6 +22,14 @@ def test_a_line_goes_from_edge_to_edge_of_its_axes():
     assert points == [(56.0, 46.0), (261.0, 125.0), (466.0, 204.0)]
 
 
+def test_long_numbers_are_not_cut_at_the_edge():
+    chart = ElementTree.fromstring(charts.line_chart("t", {"rows": [(0, 1.0), (1_000_000, 2.0)]}))
+    (last,) = [each for each in chart.iter("text") if each.text == "1,000,000"]
+    (first,) = [each for each in chart.iter("text") if each.text == "0" and float(each.get("y")) > 204]
+    assert (last.get("text-anchor"), float(last.get("x"))) == ("end", charts.WIDTH)
+    assert first.get("text-anchor") == "middle"
+
+
 def test_logarithmic_heights():
     points = line(charts.line_chart("t", {"norm": [(1, 100.0), (2, 10.0), (3, 1.0)]}, log=True))
     assert points[1][1] == pytest.approx((points[0][1] + points[2][1]) / 2, abs=0.11)
