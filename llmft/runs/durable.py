@@ -159,11 +159,15 @@ def replacement(path: Path) -> Iterator[Path]:
 
 
 def remove(path: Path) -> None:
-    """Remove a folder: first its name, for good, then what is in it, so that nobody meets half of it. Raises OSError."""
+    """Remove a folder: first its name, for good, then what is in it, so that nobody meets half of it. Raises OSError.
+
+    A signal waits until all of it is gone.
+    """
     hidden = beside(path, "tmp")
-    disk.rename(path, hidden)
-    disk.sync(path.parent)
-    remove_tree(hidden)
+    with _uninterrupted():
+        disk.rename(path, hidden)
+        disk.sync(path.parent)
+        remove_tree(hidden)
 
 
 @contextlib.contextmanager

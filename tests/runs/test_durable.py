@@ -272,6 +272,35 @@ def test_whoever_may_read_a_folder_may_read_what_safetensors_wrote_into_it(tmp_p
     assert mode == (tmp_path / "plain").stat().st_mode
 
 
+STRUCK = (
+    HEAD
+    + """
+import os, signal
+from llmft.errors import Stopped
+from llmft.runs import disk, signals
+signals.install()
+real = getattr(disk, sys.argv[2])
+def struck(*given):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return real(*given)
+setattr(disk, sys.argv[2], struck)
+try:
+    durable.remove(path)
+except Stopped:
+    sys.exit(0 if not list(path.parent.iterdir()) else 1)
+sys.exit(2)
+"""
+)
+
+
+@pytest.mark.parametrize("call", ["rename", "sync", "unlink", "rmdir"])
+def test_a_signal_waits_until_a_folder_is_gone(tmp_path, call):
+    path = tmp_path / "spool"
+    path.mkdir()
+    (path / "a").write_text("a")
+    assert subprocess.run([sys.executable, "-c", STRUCK, str(path), call], check=False).returncode == 0
+
+
 def test_a_file_is_removed_unless_it_is_gone_already(tmp_path, monkeypatch):
     path = tmp_path / "x"
     path.touch()
