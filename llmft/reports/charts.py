@@ -12,8 +12,8 @@ Point = tuple[float, float]
 
 WIDTH, HEIGHT = 480, 230
 LEFT, RIGHT, TOP, BOTTOM = 56, 14, 46, 26
-MAX_POINTS = 300
 DIGIT = 7  # width of one, with something to spare
+MAX_POINTS = 300
 """Longer series are averaged down to this many points: more than a line of this width can show."""
 
 STYLE = Markup("""

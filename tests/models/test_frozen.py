@@ -126,12 +126,10 @@ def test_layers_in_several_lists_cannot_be_counted():
         freeze(model, 1)
 
 
-@pytest.mark.parametrize("lora", [False, True], ids=["all weights", "lora"])
-@pytest.mark.parametrize("count", [1, 2])
+# with two layers frozen nothing is left that an adapter could stand beside
+@pytest.mark.parametrize(("count", "lora"), [(1, False), (2, False), (1, True)])
 @pytest.mark.parametrize("name", ["llama", "qwen3"])
 def test_decoders(open_tiny, documents, tmp_path, monkeypatch, name, count, lora):
-    if lora and count == 2:
-        pytest.skip("nothing is left that an adapter could stand beside")
     pretrained = open_tiny(name)
     model, fixed = pretrained.model, freeze(pretrained.model, count)
     if lora:
