@@ -10,6 +10,7 @@ import torch
 
 from llmft.config.every import parse_every
 from llmft.errors import ConfigError, Stopped
+from llmft.hardware import heap
 from llmft.hardware.determinism import isolated, rng_state, set_rng_state
 from llmft.reports.console import Progress, say
 from llmft.runs import signals
@@ -23,6 +24,7 @@ VALIDATION_WINDOW = 64  # documents whose micro-batches are cut together
 
 def fit(work: Work) -> None:
     """Train until steps, epochs or patience end it. A signal saves the last whole step and goes on as Stopped."""
+    heap.settle()
     with signals.deferred(), Progress(work.plan.steps, work.position.step) as progress:
         random = rng_state()
         try:

@@ -21,6 +21,7 @@ from llmft.data.row import BadRow, Row
 from llmft.data.row_function import apply_row, source_of
 from llmft.data.source import kind_of, layout_of, read, scan_stream
 from llmft.errors import ConfigError, DataError
+from llmft.hardware import heap
 from llmft.reports.console import say
 from llmft.runs import durable, signals
 from llmft.runs.directory import resolve
@@ -130,6 +131,7 @@ def as_columns(rows: Iterable[Row], columns: Sequence[str]) -> Iterator[Row]:
 
 def stream(learner: Learner, examples: Iterable[Example]) -> Iterator[Prediction]:
     """Predict batch by batch, so that the first answers come before the last question."""
+    heap.settle()
     examples = iter(examples)
     while batch := list(islice(examples, learner.generation.batch_size)):
         found = dict(learner.predict(batch))

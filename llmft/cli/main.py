@@ -98,6 +98,9 @@ def _dispatch(words: list[str]) -> int:
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():  # the second would overrule the user's first
         os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}
     with signals.deferred():
+        from llmft.hardware import heap
+
+        heap.begin()
         from llmft.cli.job import run
 
     return run(command, rest, ["llmft", *words])

@@ -341,7 +341,7 @@ class Generation:
     """No n-gram of this size is written twice; 0: no limit."""
     length_penalty: float = 1.0
     """In beam search a text's log-probability is divided by its length to this power: above 1 favours long texts."""
-    batch_size: int = 32
+    batch_size: int = 64
     """Texts read or written side by side; half as many where memory runs out while they are written.
 
     Does not change the result, to rounding, but for texts that are sampled: which are drawn.

@@ -1,6 +1,6 @@
 """Documents laid end to end as tensors, without padding, and the cutting of a step's documents into micro-batches."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,9 @@ from torch import Tensor
 from llmft.data.encode import Encoded
 
 # N flat tokens of a ragged batch, M rows of them that carry loss
+
+NEARLY_EVEN = 1 / 64
+"""Share of the room of a micro-batch to which the least one is looked for."""
 
 
 @dataclass(frozen=True)
@@ -108,19 +111,24 @@ def pad_stream(stream: Stream, pad_id: int) -> tuple[Tensor, Tensor]:
 
 
 def cut(encoded: Sequence[Encoded], micro_tokens: int) -> list[list[Encoded]]:
-    """Cut a step's documents into micro-batches of at most `micro_tokens` tokens; a longer document stands alone.
+    """Cut a step's documents into micro-batches of at most `micro_tokens` tokens, even ones; a longer document stands alone.
 
     Longest first, so that what does not fit into memory shows at once, and with documents of like length together.
     """
-    micro_batches: list[list[Encoded]] = []
-    room = 0
-    for item in sorted(encoded, key=len, reverse=True):
-        if not micro_batches or len(item) > room:
-            micro_batches.append([])
-            room = micro_tokens
-        micro_batches[-1].append(item)
-        room -= len(item)
-    return micro_batches
+    ordered = sorted(encoded, key=len, reverse=True)
+
+    def filled(room: int) -> list[list[Encoded]]:
+        micro_batches: list[list[Encoded]] = []
+        left = 0
+        for item in ordered:
+            if not micro_batches or len(item) > left:
+                micro_batches.append([])
+                left = room
+            micro_batches[-1].append(item)
+            left -= len(item)
+        return micro_batches
+
+    return evenly(filled, micro_tokens)
 
 
 def cut_padded(encoded: Sequence[Encoded], micro_tokens: int) -> list[list[Encoded]]:
@@ -128,16 +136,40 @@ def cut_padded(encoded: Sequence[Encoded], micro_tokens: int) -> list[list[Encod
 
     Longest source first, then longest answer, so that little is padded.
     """
-    micro_batches: list[list[Encoded]] = []
-    longest = (0, 0)
-    for item in sorted(encoded, key=lambda each: (source_length(each), len(each.ids)), reverse=True):
-        grown = (max(longest[0], source_length(item)), max(longest[1], len(item.ids)))
-        if not micro_batches or sum(grown) * (len(micro_batches[-1]) + 1) > micro_tokens:
-            micro_batches.append([])
-            grown = (source_length(item), len(item.ids))
-        micro_batches[-1].append(item)
-        longest = grown
-    return micro_batches
+    ordered = sorted(encoded, key=lambda each: (source_length(each), len(each.ids)), reverse=True)
+
+    def filled(room: int) -> list[list[Encoded]]:
+        micro_batches: list[list[Encoded]] = []
+        longest = (0, 0)
+        for item in ordered:
+            grown = (max(longest[0], source_length(item)), max(longest[1], len(item.ids)))
+            if not micro_batches or sum(grown) * (len(micro_batches[-1]) + 1) > room:
+                micro_batches.append([])
+                grown = (source_length(item), len(item.ids))
+            micro_batches[-1].append(item)
+            longest = grown
+        return micro_batches
+
+    return evenly(filled, micro_tokens)
+
+
+def evenly(filled: Callable[[int], list[list[Encoded]]], micro_tokens: int) -> list[list[Encoded]]:
+    """Return what `filled` makes of the least room that takes no more micro-batches than all of `micro_tokens`.
+
+    The fullest micro-batch decides how much memory a step takes, and few long ones run faster than many short ones.
+    """
+    found = filled(micro_tokens)
+    if len(found) <= 1:
+        return found
+    low, high = 0, micro_tokens
+    while high - low > max(1, NEARLY_EVEN * micro_tokens):
+        room = (low + high) // 2
+        tried = filled(room)
+        if len(tried) > len(found):
+            low = room
+        else:
+            found, high = tried, room
+    return found
 
 
 def source_length(item: Encoded) -> int:

@@ -6,13 +6,13 @@ what a row predicts never depends on whose row it is.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from llmft.data.batch import Batch, Stream, collate_decoder, cut
+from llmft.data.batch import Batch, Stream, collate_decoder, cut, evenly
 from llmft.data.encode import Encoded
 
 SHORTEST = 16
@@ -105,20 +105,26 @@ def collate_shared(documents: Sequence[Encoded]) -> Batch:
 def cut_shared(documents: Sequence[Encoded], micro_tokens: int) -> list[list[Encoded]]:
     """Cut a step's documents as `cut` does, those that begin alike together where that saves enough."""
     order = sorted(documents, key=lambda each: each.ids.tobytes())
-    micro_batches: list[list[Encoded]] = []
-    room, saved = 0, 0
-    for place, item in enumerate(order):
-        shared = shared_tokens(order[place - 1].ids, item.ids) if place else 0
-        new = len(item) - (shared if shared >= SHORTEST else 0)
-        if not micro_batches or new > room:
-            micro_batches.append([])
-            room, new = micro_tokens, len(item)
-        micro_batches[-1].append(item)
-        room -= new
-        saved += len(item) - new
-    if saved < LEAST_SAVED * sum(map(len, documents)):
+    shared = [shared_tokens(one.ids, two.ids) for one, two in pairwise(order)]
+    new = [len(item) - (alike if alike >= SHORTEST else 0) for item, alike in zip(order, [0, *shared], strict=True)]
+
+    def filled(room: int) -> list[list[Encoded]]:
+        micro_batches: list[list[Encoded]] = []
+        left = 0
+        for item, own in zip(order, new, strict=True):
+            if not micro_batches or own > left:
+                micro_batches.append([])
+                left, own = room, len(item)
+            micro_batches[-1].append(item)
+            left -= own
+        return micro_batches
+
+    found = evenly(filled, micro_tokens)
+    starts = list(accumulate(map(len, found[:-1]), initial=0))
+    tokens = sum(new) + sum(len(order[start]) - new[start] for start in starts)
+    if tokens > (1 - LEAST_SAVED) * sum(map(len, documents)):
         return cut(documents, micro_tokens)
-    return sorted(micro_batches, key=lambda each: max(map(len, each)), reverse=True)
+    return sorted(found, key=lambda each: max(map(len, each)), reverse=True)
 
 
 def with_twin(documents: Sequence[Encoded]) -> list[Encoded]:

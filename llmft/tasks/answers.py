@@ -5,6 +5,7 @@ from itertools import islice
 from pathlib import Path
 
 from llmft.data.example import Example, Prediction
+from llmft.hardware import heap
 from llmft.hardware.determinism import isolated
 from llmft.models.load import panics_explained
 from llmft.reports.console import Count
@@ -20,6 +21,7 @@ def predict_examples(learner: Learner, examples: Iterable[Example], journal: Pat
     Predictions that the journal holds already, from a call that was stopped, are taken over; the others come out as they
     would have without the stop. The random numbers of training are not moved.
     """
+    heap.settle()
     formulation = learner.formulation
     found = []
     if journal.exists():

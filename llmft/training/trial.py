@@ -1,5 +1,6 @@
 """The trial before step 1: the largest micro-batch goes forward and backward, and leaves nothing but a measured peak."""
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from itertools import chain
 
@@ -41,9 +42,15 @@ def dearest(cut: Cut, batches: Sequence[Sequence[Encoded]], micro_tokens: int) -
 
     A tenth more is within what is left free anyway (`MARGIN` in memory), and not worth the time.
     """
-    pieces = [piece for batch in batches for piece in cut(batch, micro_tokens)]
-    largest = max(pieces, key=lambda piece: sum(map(len, piece)))
-    return [pieces[0]] if sum(map(len, largest)) <= NEARLY * sum(map(len, pieces[0])) else [pieces[0], largest]
+    first, *others = (filled(cut, batch, micro_tokens) for batch in batches)
+    largest = max(others, key=lambda each: sum(map(len, each)), default=first)
+    return [first] if sum(map(len, largest)) <= NEARLY * sum(map(len, first)) else [first, largest]
+
+
+def filled(cut: Cut, documents: Sequence[Encoded], micro_tokens: int) -> list[Encoded]:
+    """Return the first of some documents, as many as a micro-batch takes: what a step is cut into is even, and mostly less."""
+    count = bisect_left(range(2, len(documents) + 1), 2, key=lambda count: len(cut(documents[:count], micro_tokens))) + 1
+    return list(documents[:count])
 
 
 def halved(cut: Cut, documents: Sequence[Encoded], micro_tokens: int) -> int | None:

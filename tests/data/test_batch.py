@@ -99,10 +99,26 @@ def lengths(micro_batches):
 def test_cut_by_hand():
     items = [document([0] * length, [1] * length, str(number)) for number, length in enumerate([2, 9, 3, 3, 1, 20])]
     assert lengths(cut(items, 9)) == [[20], [9], [3, 3, 2, 1]]
-    assert lengths(cut(items, 8)) == [[20], [9], [3, 3, 2], [1]]
+    assert lengths(cut(items, 8)) == [[20], [9], [3, 3], [2, 1]]  # two for the short ones, as even as they can be
     assert lengths(cut(items, 10**9)) == [[20, 9, 3, 3, 2, 1]]
     assert lengths(cut([], 8)) == []
     assert [item.id for item in cut(items, 10**9)[0]] == ["5", "1", "2", "3", "0", "4"]  # equal lengths keep their order
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=9), st.integers(30, 60))
+def test_no_other_cut_in_this_order_is_as_few_and_more_even(sizes, micro_tokens):
+    """Against all ways to divide the documents, longest first, into neighbours."""
+    items = [document([0] * size, [1] * size, str(number)) for number, size in enumerate(sizes)]
+    found = [sum(batch) for batch in lengths(cut(items, micro_tokens))]
+    ordered, best = sorted(sizes, reverse=True), {}
+    for ends in range(2 ** (len(sizes) - 1)):
+        stops = [place + 1 for place in range(len(sizes) - 1) if ends >> place & 1] + [len(sizes)]
+        sums = [sum(ordered[start:stop]) for start, stop in zip([0, *stops], stops, strict=False)]
+        best[len(sums)] = min(best.get(len(sums), 10**9), max(sums))
+    fewest = min(count for count, largest in best.items() if largest <= micro_tokens)
+    assert len(found) == fewest
+    assert max(found) <= best[fewest] + 1  # sought to one token
 
 
 def test_cut_counts_both_streams():
@@ -123,8 +139,8 @@ def test_cut_padded_by_hand():
     sizes = [(3, 1), (9, 1), (3, 4), (9, 9), (1, 1)]
     items = [pair([0] * source, [0] * answer, [1] * answer, str(number)) for number, (source, answer) in enumerate(sizes)]
     found = [[item.id for item in batch] for batch in cut_padded(items, 20)]
-    # 2 x (9 + 9) is too much; 2 x (9 + 4) too; 2 x (3 + 4) fits, 3 x (3 + 4) does not
-    assert found == [["3"], ["1"], ["2", "0"], ["4"]]
+    # 2 x (9 + 9) is too much; 2 x (9 + 4) too; 3 x (3 + 4) as well, so there are two of short ones: at most 2 x (3 + 1)
+    assert found == [["3"], ["1"], ["2"], ["0", "4"]]
     assert [[item.id for item in batch] for batch in cut_padded(items, 10**6)] == [["3", "1", "2", "0", "4"]]
     assert cut_padded([], 5) == []
 

@@ -128,6 +128,7 @@ class FeedForwardHalf(Function):
         ctx.arena = None
         silu_NF, inner_NF = gated_parts(gate_NF, up_NF)
         dinner_NF, found_down = project_backward(inner_NF, [down], low_down, [gradient_ND])
+        del inner_NF  # its room is the next one's
         dgate_NF, dup_NF = gated_backward(dinner_NF, gate_NF, up_NF, silu_NF)
         x_ND = normed(h_ND, scale_N1, norm_D)
         dx_ND, found = project_backward(x_ND, [gate, up], low, [dgate_NF, dup_NF])
