@@ -15,8 +15,9 @@ MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
 """Numbers of mallopt's parameters (glibc's malloc.h)."""
 SMALL = 128 << 10
 """Bytes of a block that is given back alone: what glibc begins with, and does not stay at by itself."""
-LARGE = 32 << 20
-"""The most that glibc takes, and grows to by itself."""
+LARGE = 8 << 20
+"""The same while a run repeats its steps. glibc grows to 32 MiB by itself, but blocks of that size leave holes of that size:
+a training of 6 million weights ran out of 310 MB that way, and goes through in 276."""
 
 
 def begin() -> None:

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from llmft.models.flat.pointwise import rms_norm, rms_norm_backward
+
 # N flat tokens, D model width
 
 
@@ -29,28 +31,20 @@ def normalise(x_ND: Tensor, norm: Norm) -> tuple[Tensor, Tensor | None, Tensor]:
     """Return the norm's output, and mean (None for the root mean square norm) and inverse scale, which the backward pass reads."""
     if norm.bias_D is not None:
         return torch.native_layer_norm(x_ND, x_ND.shape[-1:], norm.weight_D, norm.bias_D, norm.eps)
-    wide = torch.promote_types(x_ND.dtype, torch.float32)
-    square_N1 = torch.linalg.vector_norm(x_ND, dim=-1, keepdim=True, dtype=wide).square_()
-    inverse_N1 = square_N1.div_(x_ND.shape[-1]).add_(norm.eps).rsqrt_()
-    return (x_ND * inverse_N1).to(x_ND.dtype).mul_(norm.weight_D.to(x_ND.dtype)), None, inverse_N1
+    out_ND, inverse_N1 = rms_norm(x_ND, norm.weight_D, norm.eps)
+    return out_ND, None, inverse_N1
 
 
 def normalise_backward(
     gradient_ND: Tensor, x_ND: Tensor, mean_N1: Tensor | None, inverse_N1: Tensor, norm: Norm
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Return the gradients of x, weight and bias; the first takes the place of `gradient_ND` for the root mean square norm."""
-    trained = norm.weight_D.requires_grad
     if norm.bias_D is not None:
         assert mean_N1 is not None
-        wanted = [True, trained, norm.bias_D.requires_grad]
+        wanted = [True, norm.weight_D.requires_grad, norm.bias_D.requires_grad]
         size = list(x_ND.shape[-1:])
         found = torch.ops.aten.native_layer_norm_backward(
             gradient_ND, x_ND, size, mean_N1, inverse_N1, norm.weight_D, norm.bias_D, wanted
         )
         return found[0], found[1] if wanted[1] else None, found[2] if wanted[2] else None
-    normed_ND = (x_ND * inverse_N1).to(x_ND.dtype)
-    dweight_D = (gradient_ND * normed_ND).sum(0) if trained else None
-    gradient_ND *= norm.weight_D.to(gradient_ND.dtype)
-    mean = torch.linalg.vecdot(gradient_ND, normed_ND, dim=-1)[:, None].to(inverse_N1.dtype).div_(x_ND.shape[-1])
-    gradient_ND.sub_(normed_ND.mul_(mean.to(x_ND.dtype))).mul_(inverse_N1.to(x_ND.dtype))
-    return gradient_ND, dweight_D, None
+    return *rms_norm_backward(gradient_ND, x_ND, inverse_N1, norm.weight_D), None
