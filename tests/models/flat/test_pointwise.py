@@ -1,9 +1,11 @@
 """Norm, rotation and gate against torch's and transformers' own, and their gradients against autograd's."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
+from llmft.models.flat import pointwise
 from llmft.models.flat.pointwise import gated, gated_backward, gated_parts, normed, rms_norm, rms_norm_backward, rotate
 
 
@@ -11,9 +13,12 @@ def random(*shape):
     return torch.randn(*shape, requires_grad=True)
 
 
-def test_norm():
+@pytest.mark.parametrize("shape", [(5, 8), (5, 3, 8)])
+@pytest.mark.parametrize("block", [1, 50, 1 << 18])  # one row at a time; two or six, and what is left; all
+def test_norm(monkeypatch, shape, block):
+    monkeypatch.setattr(pointwise, "BLOCK_NUMBERS", block)
     torch.manual_seed(0)
-    x, weight = random(5, 8), random(8)
+    x, weight = random(*shape), random(8)
     expected = F.rms_norm(x, (8,), weight, 1e-5)
     found, scale = rms_norm(x.detach(), weight.detach(), 1e-5)
     torch.testing.assert_close(found, expected.detach(), rtol=1e-6, atol=1e-6)  # the scale is float32
