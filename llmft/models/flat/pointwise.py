@@ -51,7 +51,7 @@ def rms_norm_backward(gradient_ND: Tensor, x_ND: Tensor, scale_N1: Tensor, weigh
 
     On processors in blocks of rows, which the second to fifth pass over them find in the caches.
     """
-    rows = len(x_ND) if x_ND.is_cuda else max(1, BLOCK_NUMBERS // x_ND[0].numel())
+    rows = len(x_ND) if x_ND.is_cuda else max(1, BLOCK_NUMBERS // x_ND.shape[1:].numel())
     blocks = zip(gradient_ND.split(rows), x_ND.split(rows), scale_N1.split(rows), strict=True)
     found = [_rms_norm_backward(*block, weight_D) for block in blocks]
     return gradient_ND, torch.stack(found).sum(0) if weight_D.requires_grad else None  # type: ignore[arg-type]

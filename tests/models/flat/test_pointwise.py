@@ -13,7 +13,7 @@ def random(*shape):
     return torch.randn(*shape, requires_grad=True)
 
 
-@pytest.mark.parametrize("shape", [(5, 8), (5, 3, 8)])
+@pytest.mark.parametrize("shape", [(5, 8), (5, 3, 8), (0, 8)])
 @pytest.mark.parametrize("block", [1, 50, 1 << 18])  # one row at a time; two or six, and what is left; all
 def test_norm(monkeypatch, shape, block):
     monkeypatch.setattr(pointwise, "BLOCK_NUMBERS", block)
