@@ -17,6 +17,10 @@ from llmft.errors import Stopped
 from llmft.runs import signals
 signals.install()
 def ready(): print("ready", flush=True)
+def wait(seconds):
+    # in short sleeps: a signal in the last bytecodes before a sleep is not seen until the sleep ends
+    for _ in range(round(seconds * 100)):
+        time.sleep(0.01)
 """
 LOOP = (
     HEAD
@@ -38,7 +42,7 @@ ANYWHERE = (
     + """
 try:
     ready()
-    time.sleep(60)
+    wait(60)
 except Stopped as stopped:
     sys.exit(stopped.exit_code)
 """
@@ -228,7 +232,7 @@ def test_a_signal_that_hits_a_finaliser_is_not_lost():
 class Slow:
     def __del__(self):
         ready()
-        time.sleep(60)
+        wait(60)
 try:
     slow = Slow()
     del slow
