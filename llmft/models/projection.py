@@ -112,8 +112,9 @@ def project(
 ) -> tuple[list[Tensor], Low]:
     """Return the layers' outputs, and what the backward pass reads of their updates.
 
-    Dropout's mask is one for all updates that read the input. For where autograd builds no graph. added_NO: what a single layer's output is added to, a residual. factor: what x is multiplied by, at no cost here: a dropout's
-    1/(1-p). arena: where that product lies, and the outputs that are `kept`; None: all of them.
+    Dropout's mask is one for all updates that read the input. For where autograd builds no graph. added_NO: what a single layer's
+    output is added to, a residual. factor: what x is multiplied by, at no cost here: a dropout's 1/(1-p). arena: where that
+    product lies, and the outputs that are `kept`; None: all of them.
     """
     dtype = x_NI.dtype
     downs = [each.update.down for each in projections if each.update is not None]
@@ -129,20 +130,20 @@ def project(
     for place, each in enumerate(projections):
         weight = each.weight.to(dtype)
         out_NO = empty(arena if kept is None or kept[place] else None, x_NI, len(x_NI), len(weight))
-        if added_NO is not None:
-            torch.addmm(added_NO, x_NI, weight.t(), alpha=factor, out=out_NO)
-            if each.bias is not None:
-                out_NO += each.bias.to(dtype)
-        elif each.bias is not None:
+        if each.update is not None:
+            # the smallest term first: what is already rounded to 16 bits would not take it in
+            stop = start + each.update.down.shape[0]
+            up_RO, scale = each.update.up.to(dtype).t(), each.update.scale * share * factor
+            torch.addmm(out_NO, low_NR[:, start:stop], up_RO, beta=0, alpha=scale, out=out_NO)
+            start = stop
+        if each.update is None and each.bias is not None:
             torch.addmm(each.bias.to(dtype), x_NI, weight.t(), alpha=factor, out=out_NO)
         else:
-            torch.mm(x_NI, weight.t(), out=out_NO)
-            if factor != 1:
-                out_NO *= factor
-        if each.update is not None:
-            stop = start + each.update.down.shape[0]
-            out_NO.addmm_(low_NR[:, start:stop], each.update.up.to(dtype).t(), alpha=each.update.scale * share * factor)
-            start = stop
+            torch.addmm(out_NO, x_NI, weight.t(), beta=1 if each.update else 0, alpha=factor, out=out_NO)
+            if each.bias is not None:
+                out_NO += each.bias.to(dtype)
+        if added_NO is not None:
+            out_NO += added_NO
         outputs.append(out_NO)
     return outputs, low
 
@@ -170,45 +171,42 @@ def project_backward(
 
     added_NI: what else the input's gradient is made of, past the layers. factor: as `project` was given it.
     """
-    dtype = x_NI.dtype
-    ranks = [each.update.down.shape[0] if each.update else 0 for each in projections]
-    low_NR = low.product_NR
-    back_NR = x_NI.new_empty(len(x_NI), sum(ranks)) if low_NR is not None else None
-    share = 1 / (1 - rate_of(projections)) if low_NR is not None else 1.0
-    dx_NI: Tensor | None = None
+    scaled = gradients if factor == 1 else [each * factor for each in gradients]
+    dx_NI, of_updates = updates_backward(x_NI, projections, low, scaled)
     found: list[Tensor | None] = []
-    start = 0
-    for each, incoming_NO, rank in zip(projections, gradients, ranks, strict=True):
-        weight = each.weight.to(dtype)
-        gradient_NO = incoming_NO if factor == 1 else incoming_NO * factor
-        if dx_NI is None:
-            dx_NI = gradient_NO @ weight if added_NI is None else torch.addmm(added_NI, gradient_NO, weight)
-        else:
-            dx_NI.addmm_(gradient_NO, weight)
+    for each, incoming_NO, gradient_NO, of_update in zip(projections, gradients, scaled, of_updates, strict=True):
+        weight = each.weight.to(x_NI.dtype)
+        dx_NI = gradient_NO @ weight if dx_NI is None else dx_NI.addmm_(gradient_NO, weight)
         found.append(gradient_NO.t() @ x_NI if each.weight.requires_grad else None)
         found.append(incoming_NO.sum(0) if each.bias is not None and each.bias.requires_grad else None)
-        found += [None, None]
-        if each.update is None:
-            continue
-        assert low_NR is not None
-        assert back_NR is not None
-        rows = slice(start, start + rank)
-        torch.mm(gradient_NO, each.update.up.to(dtype), out=back_NR[:, rows])
-        scale = each.update.scale * share
-        if scale != 1:
-            back_NR[:, rows] *= scale
-        found[-1] = ((low_NR[:, rows].t() @ gradient_NO) * scale).t()
-        start += rank
+        found += of_update
     assert dx_NI is not None
-    if back_NR is not None:
-        downs = [each.update.down for each in projections if each.update is not None]
-        down_RI = side_by_side(downs, dtype)
-        if low.drawn_NI is None:
-            dx_NI.addmm_(back_NR, down_RI)
-        else:
-            dx_NI += low.masked(back_NR @ down_RI)
-        parts = (back_NR.t() @ low.masked(x_NI)).split([rank for rank in ranks if rank])
-        places = [place for place, rank in enumerate(ranks) if rank]
-        for place, part in zip(places, parts, strict=True):
-            found[4 * place + 2] = part
+    if added_NI is not None:
+        dx_NI += added_NI
     return dx_NI, found
+
+
+def updates_backward(
+    x_NI: Tensor, projections: Sequence[Projection], low: Low, gradients: Sequence[Tensor]
+) -> tuple[Tensor | None, list[tuple[Tensor | None, Tensor | None]]]:
+    """Return what updates add to the gradient of the layers' input, None without any; and the gradients of A and B, for each layer."""
+    found: list[tuple[Tensor | None, Tensor | None]] = [(None, None)] * len(projections)
+    updated = [(place, each.update, gradients[place]) for place, each in enumerate(projections) if each.update is not None]
+    if low.product_NR is None:
+        return None, found
+    dtype, share = x_NI.dtype, 1 / (1 - rate_of(projections))
+    ranks = [len(update.down) for _, update, _ in updated]
+    back_NR = x_NI.new_empty(len(x_NI), sum(ranks))
+    dups = []
+    columns = low.product_NR.split(ranks, 1), back_NR.split(ranks, 1)
+    for (_, update, gradient_NO), low_NR, out_NR in zip(updated, *columns, strict=True):
+        scale = update.scale * share
+        torch.mm(gradient_NO, update.up.to(dtype), out=out_NR)
+        if scale != 1:
+            out_NR *= scale
+        dups.append(((low_NR.t() @ gradient_NO) * scale).t())
+    dx_NI = back_NR @ side_by_side([update.down for _, update, _ in updated], dtype)
+    ddowns = (back_NR.t() @ low.masked(x_NI)).split(ranks)
+    for (place, _, _), ddown_RI, dup_OR in zip(updated, ddowns, dups, strict=True):
+        found[place] = ddown_RI, dup_OR
+    return low.masked(dx_NI), found

@@ -103,6 +103,27 @@ def test_a_layer_is_read_in_the_format_of_its_input():
     assert outputs[0].dtype is torch.bfloat16
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("added", [False, True])
+def test_a_small_update_is_not_rounded_away(bias, added):
+    """The update is a tenth or less of what bf16 tells apart: on average over many outputs it has to be there all the same."""
+    torch.manual_seed(0)
+    rows, width = 8192, 64
+    x, weight = torch.randn(rows, width), torch.randn(width, width) / width**0.5
+    x[:, 0] = 1
+    down = torch.zeros(1, width)
+    down[0, 0] = 1  # so that the update is the same number everywhere
+    step = 2.0**-12
+    update = Update(down, torch.full((width, 1), step), 1.0)
+    offset = 8.0 * torch.randn(width) if bias else None
+    residual = (8 * torch.randn(rows, width)).bfloat16() if added else None
+    (with_update,), _ = project(x.bfloat16(), [Projection(weight, offset, update)], residual)
+    (without,), _ = project(x.bfloat16(), [Projection(weight, offset)], residual)
+    found = (with_update.float() - without.float()).mean().item()
+    assert found == pytest.approx(step, rel=0.4)
+
+
 def lora(**settings):
     return LoraLinear(nn.Linear(WIDTH, 5), "default", LoraConfig(r=2, lora_alpha=3, **settings), r=2, lora_alpha=3)
 
