@@ -172,20 +172,23 @@ def make_plan(run: TrainRun, learner: Learner, corpus: Corpus, order: Order, mic
     lengths = corpus.train.lengths
     some = telling(lengths, run.training.batch_size)
     units, cut_rows, cut_tokens = corpus.train.cache.sums()
+    parameters = sum(weight.numel() for weight in model.parameters())
+    trained = sum(weight.numel() for _, weight in learner.pretrained.trained)
     weights, state = memory.state_bytes(learner.pretrained)
     per_token = memory.token_bytes(learner.pretrained, learner.precision, run.model.gradient_checkpointing)
     free = available_bytes(device)
     longest = int(lengths.max())
     wanted = min((tokens for tokens in (micro_tokens, run.training.micro_tokens) if tokens), default=None)
-    paying = memory.paying_tokens(memory.token_bytes(learner.pretrained, learner.precision, checkpointing=False), device)
+    kept = memory.token_bytes(learner.pretrained, learner.precision, checkpointing=False)
+    paying = memory.paying_tokens(kept, trained / parameters, device)
     planned = memory.plan_micro_tokens(wanted, per_token, state, free, longest, paying)
     micro_tokens, taken = fitting_as_before(run, learner, path, corpus.train, some, planned, state, free)
     if micro_tokens < planned:
         say(f"{planned:,} tokens at once do not fit in memory, {micro_tokens:,} do; this does not change the result")
     learner.sharing = True
     return Plan(
-        parameters=sum(weight.numel() for weight in model.parameters()),
-        trained_parameters=sum(weight.numel() for _, weight in learner.pretrained.trained),
+        parameters=parameters,
+        trained_parameters=trained,
         train_rows=len(lengths),
         left_out_rows=corpus.train.left_out,
         validation_rows=len(corpus.validation.rows) if corpus.validation else 0,

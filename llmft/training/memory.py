@@ -19,6 +19,9 @@ CROSS_ATTENTION_BYTES = 13
 READ_BYTES = 4
 
 MICRO_TOKENS = {"cpu": 1024, "cuda": 16384}  # beyond this many tokens a pass gets larger, but hardly faster
+# The same on a processor where most weights are trained: every pass adds up their gradients, which takes as long as some 60 tokens do,
+# however large the model is.
+FULL_TOKENS = 2048
 SMALL_PASS = 1 << 30  # bytes of activations up to which a processor takes more tokens at once: narrow models gain by it,
 MOST_TOKENS = 4096  # up to so many; an encoder-decoder of T5-small's size a fifth of its time
 MARGIN = 1.25  # of what a trial took: micro-batches to come leave holes in memory; 25 steps of a LoRA training took 1.1 of it
@@ -117,10 +120,15 @@ def token_bytes(pretrained: Pretrained, precision: torch.dtype, checkpointing: b
     return max(read, written) * config.hidden_size * width
 
 
-def paying_tokens(per_token: int, device: torch.device) -> int:
-    """Return how many tokens of a pass pay off, where one of them keeps so many bytes without checkpointing."""
-    paying = MICRO_TOKENS[device.type]
-    return max(paying, min(MOST_TOKENS, SMALL_PASS // per_token)) if device.type == "cpu" else paying
+def paying_tokens(per_token: int, trained_share: float, device: torch.device) -> int:
+    """Return how many tokens of a pass pay off, where one of them keeps so many bytes without checkpointing.
+
+    trained_share: of the model's weights.
+    """
+    if device.type != "cpu":
+        return MICRO_TOKENS[device.type]
+    least = FULL_TOKENS if trained_share > 1 / 2 else MICRO_TOKENS["cpu"]
+    return max(least, min(MOST_TOKENS, SMALL_PASS // per_token))
 
 
 def plan_micro_tokens(wanted: int | None, per_token: int, state: int, free: int, longest: int, paying: int) -> int:

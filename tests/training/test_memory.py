@@ -28,17 +28,19 @@ def test_micro_tokens(wanted, per_token, state, free, longest, paying, expected)
 
 
 @pytest.mark.parametrize(
-    ("per_token", "device", "expected"),
+    ("per_token", "trained_share", "device", "expected"),
     [
-        (2_000_000, CPU, 1024),
-        (524_288, CPU, 2048),  # 1 GiB in all
-        (1000, CPU, 4096),
-        (1000, GPU, 16384),
-        (2_000_000, GPU, 16384),
+        (2_000_000, 0.05, CPU, 1024),
+        (2_000_000, 1.0, CPU, 2048),
+        (524_288, 0.05, CPU, 2048),  # 1 GiB in all
+        (1000, 0.05, CPU, 4096),
+        (1000, 1.0, CPU, 4096),
+        (1000, 1.0, GPU, 16384),
+        (2_000_000, 0.05, GPU, 16384),
     ],
 )
-def test_narrow_models_take_more_at_once(per_token, device, expected):
-    assert paying_tokens(per_token, device) == expected
+def test_narrow_and_fully_trained_models_take_more_at_once(per_token, trained_share, device, expected):
+    assert paying_tokens(per_token, trained_share, device) == expected
 
 
 @pytest.mark.parametrize("wanted", [None, 100])
