@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
+from llmft.models.adapted import fused_adapters
+
 # N flat tokens of the batch, H query heads, K key/value heads, D head width
 
 RAGGED = "llmft_ragged"
@@ -94,19 +96,22 @@ def attention(model: PreTrainedModel, name: str) -> Iterator[None]:
         model.set_attn_implementation(before)
 
 
-def ragged(model: PreTrainedModel) -> AbstractContextManager[None]:
-    """Run `model` with ragged attention inside the block."""
-    return attention(model, RAGGED)
+@contextmanager
+def ragged(model: PreTrainedModel) -> Iterator[None]:
+    """Run `model` with ragged attention, and with adapters as one Function each, inside the block."""
+    with attention(model, RAGGED), fused_adapters(model):
+        yield
 
 
 def checkpoint_layers(model: PreTrainedModel) -> None:
     """Keep only each layer's input in the forward pass; compute the layer again in the backward pass.
 
-    The backward pass runs after the block of `ragged`, so the attention of the forward pass is put back for it.
+    The backward pass runs after the block of `ragged`, so what the forward pass had is put back for it.
     """
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), attention(model, model.config._attn_implementation)
+        name = model.config._attn_implementation
+        return nullcontext(), ragged(model) if name == RAGGED else attention(model, name)
 
     with warnings.catch_warnings():  # transformers is about to rename it
         warnings.simplefilter("ignore", FutureWarning)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from llmft.hardware.arena import Arena, empty
 from llmft.models.dropout import Mask, draw
@@ -59,27 +60,28 @@ class Projection:
 
 
 def projection_of(layer: Any) -> Projection | None:
-    """Return what a linear layer computes, one with PEFT's LoRA around it included; None for any other layer.
+    """Return what a linear layer computes, or one with PEFT's LoRA around it (GPT-2's Conv1D, too); None for any other layer.
 
     None, too, where the update is no plain one: more than one adapter, a bias of its own, or a variant (DoRA and the like);
     and for dropout on a GPU, whose random numbers are others.
     """
     if type(layer) is nn.Linear:
         return Projection(layer.weight, layer.bias)
-    base = getattr(layer, "base_layer", None)
-    if type(base) is not nn.Linear or not hasattr(layer, "lora_A"):
+    base: Any = getattr(layer, "base_layer", None)
+    if type(base) not in (nn.Linear, Conv1D) or not hasattr(layer, "lora_A"):
         return None
+    weight = base.weight if type(base) is nn.Linear else base.weight.t()
     if layer.merged:  # the update is in the weight
-        return Projection(base.weight, base.bias)
+        return Projection(weight, base.bias)
     if layer.disable_adapters or list(layer.lora_A) != ["default"] or layer.lora_variant:
         return None
     down, up, dropout = layer.lora_A["default"], layer.lora_B["default"], layer.lora_dropout["default"]
     rate = dropout.p if type(dropout) is nn.Dropout and dropout.training else 0.0
     if down.bias is not None or up.bias is not None or type(dropout) not in (nn.Identity, nn.Dropout):
         return None
-    if rate and base.weight.is_cuda:
+    if rate and weight.is_cuda:
         return None
-    return Projection(base.weight, base.bias, Update(down.weight, up.weight, layer.scaling["default"], rate))
+    return Projection(weight, base.bias, Update(down.weight, up.weight, layer.scaling["default"], rate))
 
 
 def tensors_of(projections: Iterable[Projection]) -> list[Tensor | None]:

@@ -1,6 +1,6 @@
 """Encoders over flat tokens: inside transformers' own forward pass, their layers see the tokens of a padded batch alone."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -14,6 +14,7 @@ from llmft.hardware.precision import autocast
 from llmft.models.attention import checkpointed, ragged
 from llmft.models.dropout import dropped
 from llmft.models.frozen import Frozen, key_of
+from llmft.models.instead import instead
 from llmft.models.lookup import rows_of, writable
 from llmft.models.ragged.layers import Asked, Layer, Unknown, bert_layers, run
 
@@ -122,16 +123,6 @@ def below(
     return frozen.states.of(
         keys, lengths, lambda place: run(layers, documents[place], lengths[place : place + 1], None, None, (), training=False)
     )
-
-
-@contextmanager
-def instead(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """Inside the block a module's forward pass is another."""
-    module.forward = forward
-    try:
-        yield
-    finally:
-        del module.forward
 
 
 def dropped_rows(module: nn.Dropout, h_BTD: Tensor) -> Tensor:

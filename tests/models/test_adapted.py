@@ -1,0 +1,85 @@
+"""Layers with an adapter, one Function each, against PEFT's own forward pass and autograd."""
+
+import pytest
+import torch
+from peft import LoraConfig
+from peft.tuners.lora import Linear as LoraLinear
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from llmft.models.adapted import AdaptedLinear, fused_adapters
+
+SHAPE, OUT = (2, 7, 6), 5
+BASES = {
+    "linear": lambda: nn.Linear(SHAPE[-1], OUT),
+    "no bias": lambda: nn.Linear(SHAPE[-1], OUT, bias=False),
+    "conv1d": lambda: Conv1D(OUT, SHAPE[-1]),
+}
+
+
+def made(base, dropout=0.0):
+    """A model of one layer with an adapter that is not at its start, where nothing would come back to A."""
+    torch.manual_seed(0)
+    config = LoraConfig(r=3, lora_alpha=2, lora_dropout=dropout)
+    layer = LoraLinear(BASES[base](), "default", config, r=3, lora_alpha=2, fan_in_fan_out=base == "conv1d")
+    layer.base_layer.requires_grad_(False)
+    nn.init.normal_(layer.lora_B["default"].weight)
+    return nn.Sequential(layer)
+
+
+def outcome(model, x):
+    """Output and gradients by what goes in and is trained."""
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    y = model(x)
+    return y, torch.autograd.grad(y.float().sin().sum(), [x, *trained])
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_output_and_gradients_are_those_of_peft(base, monkeypatch):
+    model = made(base).double()
+    x = torch.randn(SHAPE, dtype=torch.float64, requires_grad=True)
+    expected = outcome(model, x)
+    calls = []
+    forward = AdaptedLinear.forward
+    monkeypatch.setattr(AdaptedLinear, "forward", lambda *given: calls.append(1) or forward(*given))
+    with fused_adapters(model):
+        found = outcome(model, x)
+    assert calls == [1]
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(outcome(model, x), expected)
+    assert calls == [1]  # behind the block PEFT computes again
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_autocast_is_followed(base):
+    """Formats are PEFT's, and so are numbers but for rounding."""
+    model = made(base)
+    model[0].base_layer.bfloat16()
+    x = torch.randn(SHAPE, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = outcome(model, x)
+        with fused_adapters(model):
+            found = outcome(model, x)
+    assert found[0].dtype is expected[0].dtype is torch.bfloat16
+    for one, two in zip(found[1], expected[1], strict=True):
+        assert one.dtype is two.dtype is torch.float32
+        assert float((one - two).norm() / two.norm()) < 2e-2
+
+
+def test_dropout_changes_the_update_alone():
+    model = made("linear", dropout=0.5).train()
+    x = torch.randn(SHAPE)
+    whole = model.eval()(x)
+    model.train()
+    torch.manual_seed(1)
+    with fused_adapters(model), torch.no_grad():
+        mean = torch.stack([model(x) for _ in range(4000)]).mean(0)
+    torch.testing.assert_close(mean, whole, atol=0.1, rtol=0.1)
+
+
+def test_what_is_no_plain_update_is_left_to_peft():
+    model = made("linear")
+    model[0].enable_adapters(False)
+    with fused_adapters(model):
+        assert "forward" not in vars(model[0])
+    assert "forward" not in vars(model[0])
