@@ -98,20 +98,22 @@ def attention(model: PreTrainedModel, name: str) -> Iterator[None]:
 
 @contextmanager
 def ragged(model: PreTrainedModel) -> Iterator[None]:
-    """Run `model` with ragged attention, and with adapters as one Function each, inside the block."""
-    with attention(model, RAGGED), fused_adapters(model):
+    """Run `model` with ragged attention, and with adapters as one Function each, inside the block.
+
+    Not where layers are computed again: finding a large model's adapters anew for each of them takes longer than is saved.
+    """
+    with attention(model, RAGGED), nullcontext() if checkpointed(model) else fused_adapters(model):
         yield
 
 
 def checkpoint_layers(model: PreTrainedModel) -> None:
     """Keep only each layer's input in the forward pass; compute the layer again in the backward pass.
 
-    The backward pass runs after the block of `ragged`, so what the forward pass had is put back for it.
+    The backward pass runs after the block of `ragged`, so the attention of the forward pass is put back for it.
     """
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        name = model.config._attn_implementation
-        return nullcontext(), ragged(model) if name == RAGGED else attention(model, name)
+        return nullcontext(), attention(model, model.config._attn_implementation)
 
     with warnings.catch_warnings():  # transformers is about to rename it
         warnings.simplefilter("ignore", FutureWarning)

@@ -20,7 +20,7 @@ READ_BYTES = 4
 
 MICRO_TOKENS = {"cpu": 1024, "cuda": 16384}  # beyond this many tokens a pass gets larger, but hardly faster
 # The same on a processor where most weights are trained: every pass adds up their gradients, which takes as long as some 60 tokens do,
-# however large the model is.
+# however large the model is (counted in passes over memory; measured on SmolLM2-135M: a twentieth of a step).
 FULL_TOKENS = 2048
 SMALL_PASS = 1 << 30  # bytes of activations up to which a processor takes more tokens at once: narrow models gain by it,
 MOST_TOKENS = 4096  # up to so many; an encoder-decoder of T5-small's size a fifth of its time
