@@ -63,7 +63,7 @@ def take_step(work: Work, progress: Progress) -> None:
     loss = take_gradients(work, documents, units, progress)
     norm = clip_gradients([weight for _, weight in trained], run.optimizer.max_grad_norm)
     scene = scene_of(work, position.step + 1)
-    check_finite(scene, loss, norm, [*trained, *remembered(work)])
+    check_finite(scene, loss, norm, lambda: [*trained, *remembered(work)])
     warmup = warmup_steps(run.schedule, work.plan.steps)
     factor = lr_factor(work.schedule, position.step, work.plan.steps, warmup)
     set_lr(work.optimizers, factor)
