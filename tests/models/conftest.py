@@ -60,3 +60,17 @@ def documents() -> list[Encoded]:
         )
         for number, length in enumerate(LENGTHS)
     ]
+
+
+@pytest.fixture
+def pairs() -> list[Encoded]:
+    """Sources and answers of many lengths; of one answer the first two tokens carry no loss."""
+    random = np.random.default_rng(0)
+    sizes = [(9, 4), (17, 1), (2, 12), (1, 3), (30, 7), (5, 20)]
+    made = []
+    for number, (source, answer) in enumerate(sizes):
+        ids = random.integers(4, 80, answer).astype(np.int32)
+        mask = np.arange(answer) >= (2 if number == 4 else 0)
+        source_ids = random.integers(4, 80, source).astype(np.int32)
+        made.append(Encoded(str(number), ids, mask, source_ids, f"f:{number}", units=int(mask.sum())))
+    return made

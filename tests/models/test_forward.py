@@ -5,12 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from model_reference import SMALL, decoder_loss, farthest, gradients
 from transformers import (
     AutoModelForCausalLM,
-    CohereConfig,
-    Gemma2Config,
-    GraniteConfig,
-    Llama4TextConfig,
     MistralConfig,
     Qwen3Config,
 )
@@ -23,49 +20,10 @@ from llmft.models.adapter import add_adapter
 from llmft.models.attention import checkpoint_layers, ragged
 from llmft.models.flat.block import AttentionHalf, FeedForwardHalf
 from llmft.models.flat.decoder import flat_states, layers_of
-from llmft.models.forward import Path, flat_loss, plain_loss, ragged_loss
-from llmft.models.path_check import check_fast_path
+from llmft.models.forward import flat_loss, plain_loss, ragged_loss
 
 DECODERS = ["llama", "qwen3", "gpt2"]
 LORA = Adapter(name=AdapterKind.lora, r=4)
-SMALL = {
-    "vocab_size": 300,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
-
-
-def reference(model, documents):
-    """Sum of token losses as any user of transformers would take it: one document, labels -100 where there is no loss."""
-    total = torch.zeros(())
-    for item in documents:
-        ids = torch.from_numpy(item.ids.astype(np.int64))
-        labels = torch.where(torch.from_numpy(item.loss_mask), ids, -100)[None]
-        count = int((labels[:, 1:] != -100).sum())
-        if count:
-            total = total + model(input_ids=ids[None], labels=labels).loss * count
-    return total
-
-
-def gradients(model, *losses):
-    """Gradients of the sum of `losses` by weight; each is a function, so that micro-batches are freed one by one."""
-    model.zero_grad()
-    for loss in losses:
-        loss().backward()
-    return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
-
-
-def farthest(found, expected):
-    """The largest relative L2 distance of a gradient, over the weights."""
-    assert found.keys() == expected.keys()
-    return max(float((found[name] - expected[name]).norm() / expected[name].norm()) for name in expected)
 
 
 def open_for_training(open_tiny, name, lora):
@@ -90,8 +48,8 @@ def flat(model, batch):
 def test_loss_and_gradients_are_those_of_plain_transformers(open_tiny, documents, name, lora):
     pretrained = open_for_training(open_tiny, name, lora)
     model = pretrained.model
-    expected_loss = reference(model, documents).item()
-    expected = gradients(model, lambda: reference(model, documents))
+    expected_loss = decoder_loss(model, documents).item()
+    expected = gradients(model, lambda: decoder_loss(model, documents))
     assert len(expected) == len(pretrained.trained)
     batch = collate_decoder(documents)
     for path in (*([] if name == "gpt2" else [flat]), ragged_loss, plain_loss):
@@ -111,9 +69,9 @@ def test_what_documents_share_is_computed_once_with_the_same_result(open_tiny, d
     asked = [replace(each, units=int(each.loss_mask[1:].sum())) for each in asked]
     shared = collate_shared(asked)
     assert len(shared.stream.tokens_N) <= sum(map(len, asked)) - 39 * (len(asked) - 1)
-    assert flat(model, shared).item() == pytest.approx(reference(model, asked).item(), rel=1e-5)
+    assert flat(model, shared).item() == pytest.approx(decoder_loss(model, asked).item(), rel=1e-5)
     found = gradients(model, lambda: flat(model, shared))
-    assert farthest(found, gradients(model, lambda: reference(model, asked))) <= 1e-5
+    assert farthest(found, gradients(model, lambda: decoder_loss(model, asked))) <= 1e-5
 
 
 @pytest.mark.parametrize("name", DECODERS)
@@ -270,48 +228,16 @@ def test_sliding_window(documents, loud, config):
     torch.manual_seed(0)
     model = loud(AutoModelForCausalLM.from_config(config))
     batch = collate_decoder(documents)
-    expected = reference(model, documents)
+    expected = decoder_loss(model, documents)
     for path in (flat, ragged_loss):
         assert path(model, batch).item() == pytest.approx(expected.item(), rel=1e-5)
         found = gradients(model, lambda path=path: path(model, batch))
-        assert farthest(found, gradients(model, lambda: reference(model, documents))) <= 1e-5
+        assert farthest(found, gradients(model, lambda: decoder_loss(model, documents))) <= 1e-5
     config.sliding_window = None  # the window matters on these documents
     config.layer_types = ["full_attention", "full_attention"]
     wide = AutoModelForCausalLM.from_config(config)
     wide.load_state_dict(model.state_dict())
-    assert abs(reference(wide.eval(), documents).item() / expected.item() - 1) > 1e-3
-
-
-REFUSED = {
-    "granite": (GraniteConfig(**SMALL, logits_scaling=8.0), "losses differ by"),
-    "cohere": (CohereConfig(**SMALL, logit_scale=0.0625), "losses differ by"),
-    "gemma2": (Gemma2Config(**SMALL, final_logit_softcapping=None, sliding_window=64), "attention with softcap"),
-    "llama4": (Llama4TextConfig(**SMALL, attention_chunk_size=4096, num_local_experts=2), "layers of chunked_attention"),
-    "gemma2 head": (Gemma2Config(**SMALL, attn_logit_softcapping=None, final_logit_softcapping=2.0), "losses differ by"),
-}
-
-
-@pytest.mark.parametrize(("config", "reason"), REFUSED.values(), ids=REFUSED)
-def test_fast_path_is_refused_where_it_is_not_equal(documents, loud, config, reason):
-    torch.manual_seed(0)
-    model = loud(AutoModelForCausalLM.from_config(config)).train()
-    batch = collate_decoder(documents)
-    attention = model.config._attn_implementation
-    found = check_fast_path(model, batch, torch.float32)
-    assert not found.fast
-    assert reason in found.reason
-    assert model.training
-    assert model.config._attn_implementation == attention
-    model.eval()
-    assert plain_loss(model, batch).item() == pytest.approx(reference(model, documents).item(), rel=1e-5)
-
-
-@pytest.mark.parametrize("name", DECODERS)
-def test_fast_path_is_taken_where_it_is_equal(open_tiny, documents, name):
-    found = check_fast_path(open_tiny(name).model, collate_decoder(documents), torch.float32)
-    assert found.path is (Path.ragged if name == "gpt2" else Path.flat)
-    assert found.relative_difference < 1e-5
-    assert found.gradient_difference < 1e-5
+    assert abs(decoder_loss(wide.eval(), documents).item() / expected.item() - 1) > 1e-3
 
 
 def test_a_document_without_loss_counts_nothing(open_tiny, documents):
@@ -319,5 +245,5 @@ def test_a_document_without_loss_counts_nothing(open_tiny, documents):
     silent = Encoded("s", documents[0].ids, np.zeros(len(documents[0]), bool), None, "f:1", units=0)
     whole = [documents[1], silent, documents[5]]
     assert ragged_loss(model, collate_decoder(whole)).item() == pytest.approx(
-        reference(model, [documents[1], documents[5]]).item(), rel=1e-5
+        decoder_loss(model, [documents[1], documents[5]]).item(), rel=1e-5
     )

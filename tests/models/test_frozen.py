@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from model_reference import gradients
 from transformers import XLMConfig, XLMModel
 
 from llmft.config.schema import Adapter, AdapterKind
@@ -25,12 +26,6 @@ from llmft.models.ragged.encoder import encoding
 from llmft.models.ragged.pair import flat_pair_loss
 
 PLENTY = 0  # bytes of the disk that stay free
-
-
-def gradients(model, loss):
-    model.zero_grad()
-    loss.backward()
-    return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
 
 
 def assert_same(found, expected):

@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 
+import model_reference
 import numpy as np
 import pytest
 import torch
+from model_reference import farthest, gradients
 from transformers import AutoModelForSeq2SeqLM, LEDConfig, MT5Config, PegasusConfig, UMT5Config
 
 from llmft.config.schema import Adapter, AdapterKind
@@ -22,42 +24,6 @@ PAIRS = ["t5", "bart", "marian", "mbart", "m2m100"]
 CPU = torch.device("cpu")
 
 
-@pytest.fixture
-def pairs():
-    """Sources and answers of many lengths; of one answer the first two tokens carry no loss."""
-    random = np.random.default_rng(0)
-    sizes = [(9, 4), (17, 1), (2, 12), (1, 3), (30, 7), (5, 20)]
-    made = []
-    for number, (source, answer) in enumerate(sizes):
-        ids = random.integers(4, 80, answer).astype(np.int32)
-        mask = np.arange(answer) >= (2 if number == 4 else 0)
-        source_ids = random.integers(4, 80, source).astype(np.int32)
-        made.append(Encoded(str(number), ids, mask, source_ids, f"f:{number}", units=int(mask.sum())))
-    return made
-
-
-def reference(model, item):
-    """The document's loss as any user of transformers would take it: labels, -100 where there is no loss."""
-    ids = torch.from_numpy(item.ids.astype(np.int64))
-    labels = torch.where(torch.from_numpy(item.loss_mask), ids, -100)[None]
-    start = torch.cat([torch.tensor([model.config.decoder_start_token_id]), ids[:-1]])[None]
-    source = torch.from_numpy(item.source_ids.astype(np.int64))[None]
-    return model(input_ids=source, decoder_input_ids=start, labels=labels).loss * item.units
-
-
-def gradients(model, loss_):
-    model.zero_grad()
-    loss_.backward()
-    return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
-
-
-def farthest(found, expected):
-    """The largest relative L2 distance; a key's bias, which moves no softmax, has none but rounding: measured by the largest."""
-    assert found.keys() == expected.keys()
-    least = 1e-3 * max(gradient.norm() for gradient in expected.values())
-    return max(float((found[name] - expected[name]).norm() / max(expected[name].norm(), least)) for name in expected)
-
-
 def batch_of(model, items):
     return collate_pair(items, model.config.decoder_start_token_id)
 
@@ -71,12 +37,12 @@ def test_loss_and_gradients_are_those_of_plain_transformers(open_tiny, pairs, mo
         if buffer_name == "final_logits_bias":  # zero in most folders, which would hide that it is left out
             buffer.normal_()
     batch = batch_of(model, pairs)
-    expected = sum(reference(model, item) for item in pairs)
+    expected = sum(model_reference.pair_loss(model, item) for item in pairs)
     wanted = gradients(model, expected)
     found = pair_loss(model, batch)
     assert found.dtype is torch.float32
     assert found.item() == pytest.approx(expected.item(), rel=1e-6)
-    assert farthest(gradients(model, found), wanted) <= 1e-5
+    assert farthest(gradients(model, found), wanted, floor=1e-3) <= 1e-5
 
 
 @pytest.mark.parametrize("name", PAIRS)
@@ -122,7 +88,7 @@ def test_other_architectures(loud, pairs, monkeypatch, config):
     torch.manual_seed(0)
     model = loud(AutoModelForSeq2SeqLM.from_config(config))
     with torch.no_grad():
-        expected = sum(reference(model, item) for item in pairs).item()
+        expected = sum(model_reference.pair_loss(model, item) for item in pairs).item()
         assert pair_loss(model, batch_of(model, pairs)).item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -150,7 +116,7 @@ def test_gradient_checkpointing_changes_no_gradient(open_tiny, pairs, name, lora
     part = layer.layer[0].SelfAttention.q if name == "t5" else layer.self_attn.q_proj
     part.register_forward_hook(lambda *_: calls.append(1))
     checkpoint_layers(model)
-    assert farthest(gradients(model, pair_loss(model, batch)), without) <= 1e-5
+    assert farthest(gradients(model, pair_loss(model, batch)), without, floor=1e-3) <= 1e-5
     assert len(calls) == 2  # once forward, once again on the way back
 
 
@@ -262,4 +228,4 @@ def test_masked_words(open_tiny, texts, name):
         logits = alone(model, texts[row], name == "bert").logits[0, column]
         expected = expected - logits.log_softmax(-1)[target]
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
-    assert farthest(gradients(model, found), gradients(model, expected)) <= 1e-4
+    assert farthest(gradients(model, found), gradients(model, expected), floor=1e-3) <= 1e-4

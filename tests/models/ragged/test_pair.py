@@ -2,16 +2,17 @@
 
 from dataclasses import replace
 
+import model_reference
 import numpy as np
 import pytest
 import torch
+from model_reference import gradients
 from transformers import AutoModelForSeq2SeqLM, MT5Config
 from transformers.models.mt5.modeling_mt5 import MT5LayerNorm
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 from llmft.config.schema import Adapter, AdapterKind
 from llmft.data.batch import collate_pair
-from llmft.data.encode import Encoded
 from llmft.hardware.precision import autocast
 from llmft.models.adapter import add_adapter
 from llmft.models.attention import checkpoint_layers
@@ -22,35 +23,6 @@ FLAT = ["t5", "bart", "marian"]
 GATED = MT5Config(
     vocab_size=90, d_model=32, d_kv=8, d_ff=32, num_layers=2, num_heads=2, decoder_start_token_id=0, tie_word_embeddings=False
 )
-
-
-@pytest.fixture
-def pairs():
-    """Sources and answers of many lengths; of one answer the first two tokens carry no loss."""
-    random = np.random.default_rng(0)
-    sizes = [(9, 4), (17, 1), (2, 12), (1, 3), (30, 7), (5, 20)]
-    made = []
-    for number, (source, answer) in enumerate(sizes):
-        ids = random.integers(4, 80, answer).astype(np.int32)
-        mask = np.arange(answer) >= (2 if number == 4 else 0)
-        source_ids = random.integers(4, 80, source).astype(np.int32)
-        made.append(Encoded(str(number), ids, mask, source_ids, f"f:{number}", units=int(mask.sum())))
-    return made
-
-
-def reference(model, item):
-    """The document's loss as any user of transformers would take it: labels, -100 where there is no loss."""
-    ids = torch.from_numpy(item.ids.astype(np.int64))
-    labels = torch.where(torch.from_numpy(item.loss_mask), ids, -100)[None]
-    start = torch.cat([torch.tensor([model.config.decoder_start_token_id]), ids[:-1]])[None]
-    source = torch.from_numpy(item.source_ids.astype(np.int64))[None]
-    return model(input_ids=source, decoder_input_ids=start, labels=labels).loss * item.units
-
-
-def gradients(model, loss):
-    model.zero_grad()
-    loss.backward()
-    return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
 
 
 def flat_loss(model, items, dtype):
@@ -93,7 +65,7 @@ def test_loss_and_gradients_are_those_of_plain_transformers(open_tiny, open_mode
         if buffer_name == "final_logits_bias":  # zero in most folders, which would hide that it is left out
             buffer.normal_()
     assert reason_against(model) is None
-    expected = sum(reference(model, item) for item in pairs)
+    expected = sum(model_reference.pair_loss(model, item) for item in pairs)
     wanted = gradients(model, expected)
     loss = flat_loss(model, pairs, torch.float64)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)  # both end in float32
