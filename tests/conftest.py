@@ -1,6 +1,7 @@
-"""What tests share: tiny models of every architecture, made once, a cache of their own, and no signal from one to the next."""
+"""What tests share: tiny models of every architecture, a training of one, a cache of their own, no signal from one to the next."""
 
 import importlib.util
+import json
 import os
 import signal
 import sys
@@ -43,6 +44,45 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     script.main(folder, [])
     return folder
+
+
+@pytest.fixture
+def colours() -> list[str]:
+    """Ten words that the rows of `data` are made of."""
+    return ["red", "green", "blue", "black", "white", "brown", "pink", "grey", "gold", "teal"]
+
+
+@pytest.fixture
+def data(tmp_path: Path, colours: list[str]) -> Path:
+    """Sixty rows whose targets follow from their sources."""
+    path = tmp_path / "rows.jsonl"
+    rows = [
+        {"text": f"{colours[i % 10]} {colours[i // 10]} {i}", "answer": f"{colours[i // 10]} {colours[i % 10]}"}
+        for i in range(60)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def command(tiny: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A training of 12 steps, four an epoch, with a checkpoint every five."""
+    monkeypatch.chdir(tmp_path)
+    return [
+        "train",
+        "task=summarization",
+        f"task.data.train={data}",
+        "task.source={text}",
+        "task.target={answer}",
+        "task.data.holdout=0.1",
+        "adapter=none",
+        "training.batch_size=16",
+        "training.epochs=3",
+        "training.save_every=5",
+        "generation.max_new_tokens=4",
+        "optimizer.lr=5e-3",
+        "hardware.threads=1",
+    ]
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -2,7 +2,9 @@
 
 import sys
 import types
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -46,3 +48,15 @@ def llmft(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(signals, "install", lambda: None)  # the test run keeps its own handlers
     monkeypatch.chdir(tmp_path)
     return cli
+
+
+@pytest.fixture
+def write() -> Callable[[Path, str], Path]:
+    """Write a file, and the folders above it; the path it then has."""
+
+    def make(path, text):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        return path.resolve()
+
+    return make

@@ -1,10 +1,14 @@
-"""Tiny trainings for the laboratory, and whether two of them ended in the same bytes."""
+"""Tiny trainings for the laboratory, whether one left anything half written, and whether two ended in the same bytes."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import crash_lab
+
+from llmft.runs import manifest
 
 COLOURS = ["red", "green", "blue", "black", "white", "brown", "pink", "grey", "gold", "teal"]
 COLUMNS = {
@@ -17,6 +21,9 @@ COLUMNS = {
 }
 MEASURED = ("seconds", "memory_bytes")
 """What a clock or the system says of a step, and not the run's settings."""
+VALIDATED = ("validated", "validation_loss", "validation_loss_before", "best", "best_step", "worse", "ended", "seconds")
+"""Entries of a checkpoint's position that tell of its validation; and its seconds, which are the clock's."""
+LEFTOVER = re.compile(r"\..+\.(tmp|old)-.*")
 
 
 def write_rows(folder: Path) -> None:
@@ -67,6 +74,49 @@ def training(task: str, model: Path, data: Path, *settings: str) -> list[str]:
     ]
 
 
+def start_noted(words: list[str], folder: Path, noted: Path, alarm: str = "", log: str = "0.log") -> crash_lab.Command:
+    """Start a command that notes its phases, with a cache and temporary files of its own."""
+    (folder / "tmp").mkdir(exist_ok=True)
+    env = {"LLMFT_CACHE": str(folder / "cache"), "TMPDIR": str(folder / "tmp"), "LAB_PHASES": str(noted)}
+    return crash_lab.start(words, folder, env | ({"LAB_ALARM": alarm} if alarm else {}), folder / log)
+
+
+def check_files(folder: Path) -> None:
+    """Assert that nothing is half written: folders keep their manifests, JSON parses, nothing temporary is left."""
+    assert not list((folder / "tmp").iterdir())
+    for path in folder.rglob("*"):
+        assert not LEFTOVER.fullmatch(path.name), f"left behind: {path}"
+        if path.name == manifest.MANIFEST:
+            assert not manifest.verify(path.parent)
+        if path.suffix == ".json":
+            json.loads(path.read_bytes())
+        if path.suffix in (".jsonl", ".partial") and path.is_file():
+            text = path.read_text()
+            assert text == "" or text.endswith("\n"), path
+            assert len(crash_lab.rows(path)) == text.count("\n")
+
+
+def compare(command: str, expected: Path, found: Path) -> None:
+    """Assert that both folders hold the same outcome, byte for byte."""
+    if command == "predict":
+        assert (found / "run.jsonl").read_bytes() == (expected / "run.jsonl").read_bytes()
+        assert not list(found.glob(".run.jsonl*"))
+    elif command == "eval":
+        for path in (expected / "run" / "predictions").iterdir():
+            assert (found / "run" / "predictions" / path.name).read_bytes() == path.read_bytes()
+        results = [json.loads((folder / "run" / "results.json").read_text()) for folder in (expected, found)]
+        for name in ("n", "metrics", "baselines", "fingerprints"):
+            assert results[0][name] == results[1][name]
+    else:
+        due = saved_steps(expected / "run")
+        for step in saved_steps(found / "run"):
+            if step not in due:  # saved because of a signal
+                shutil.rmtree(found / "run" / "checkpoints" / f"step-{step:06d}")
+            else:
+                _make_validated(expected / "run", found / "run", f"checkpoints/step-{step:06d}/state.json")
+        assert_same_ending(expected / "run", found / "run")
+
+
 def assert_same_ending(expected: Path, found: Path) -> None:
     """Assert that two run directories hold the same model, checkpoints, record, predictions and scores, byte for byte.
 
@@ -106,6 +156,17 @@ def counted(steps: Path, what: str) -> int:
 def saved_steps(run: Path) -> list[int]:
     """Steps of the checkpoints on the disk, in their order."""
     return sorted(int(path.name.removeprefix("step-")) for path in run.glob("checkpoints/step-" + "[0-9]" * 6))
+
+
+def _make_validated(expected: Path, found: Path, name: str) -> None:
+    """A checkpoint that a signal in the middle of its validation left does not know of it; assert that nothing else differs."""
+    states = [json.loads((run / name).read_text()) for run in (expected, found)]
+    if states[1]["position"]["validated"] != states[1]["position"]["step"]:
+        shutil.copy(expected / name, found / name)
+        for state in states:
+            for known in VALIDATED:
+                del state["position"][known]
+        assert states[0] == states[1]
 
 
 def _state(path: Path) -> dict[str, Any]:

@@ -14,9 +14,15 @@ from typing import Any
 from unittest import mock
 
 from llmft.cli.main import main
+from llmft.config.bind import bind_all
+from llmft.config.schema import TrainRun
 from llmft.config.shown import CONTROLS
 from llmft.runs import signals
+from llmft.tasks.bound import bind_task
+from llmft.training.bound import bind_optimizer, bind_schedule
 
+BASE = ["model.name=m", "task.data.train=a.jsonl"]
+"""What a training cannot do without."""
 LIMIT_S = 5.0
 """Processor time that no command line may take to be understood."""
 
@@ -60,6 +66,21 @@ def command(words: Sequence[str], folder: Path, work: Callable[[Any], object] = 
     finally:
         os.chdir(before)
     return Said(code, out.getvalue(), err.getvalue(), time.process_time() - began, runs)
+
+
+def bind_run(run: Any) -> None:
+    """What every command does first: turn names into functions."""
+    attempts = [lambda: bind_task(run.task, run.plugins)]
+    if isinstance(run, TrainRun):
+        attempts += [lambda: bind_optimizer(run.optimizer, run.plugins), lambda: bind_schedule(run.schedule, run.plugins)]
+    bind_all(*attempts)
+
+
+def write(path: Path, text: str) -> Path:
+    """Write a file, and the folders above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
 
 
 @contextlib.contextmanager
