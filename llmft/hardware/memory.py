@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 
 from llmft.errors import DoesNotFit, LlmftError
-from llmft.hardware import arena, limits
+from llmft.hardware import arena, heap, limits
 
 REFUSED = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_failed", "bad_alloc")
 """What torch, CUDA's libraries and C++ say, in lower case, where memory was refused."""
@@ -45,6 +45,7 @@ def release(device: torch.device) -> None:
     """Give back what a failed pass has left behind."""
     gc.collect()
     arena.drop_free()
+    heap.trim()
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
