@@ -21,9 +21,9 @@ from llmft.tasks.formulation import Learner
 from llmft.tasks.prepare import Corpus
 from llmft.training import shelf
 from llmft.training.checkpoint import Position
-from llmft.training.guards import SPIKE_WINDOW, Scene, check_finite, check_spikes, check_updated, is_spike
+from llmft.training.guards import SPIKE_WINDOW, Scene, check_finite, check_spikes, is_spike
 from llmft.training.memory import SMALLER, Plan
-from llmft.training.optimizer import clip_gradients, optimizer_state, set_lr
+from llmft.training.optimizer import gradient_norm, optimizer_state, set_lr, update
 from llmft.training.pace import warmup_steps
 from llmft.training.saver import Saver
 from llmft.training.schedule import Schedule, lr_factor
@@ -61,18 +61,16 @@ def take_step(work: Work, progress: Progress) -> None:
     units = sum(document.units for document in documents)
     assert units, "rows without loss were left out when they were encoded"
     loss = take_gradients(work, documents, units, progress)
-    norm = clip_gradients([weight for _, weight in trained], run.optimizer.max_grad_norm)
+    norm = gradient_norm(weight for _, weight in trained)
     scene = scene_of(work, position.step + 1)
     check_finite(scene, loss, norm, lambda: [*trained, *remembered(work)])
     warmup = warmup_steps(run.schedule, work.plan.steps)
     factor = lr_factor(work.schedule, position.step, work.plan.steps, warmup)
     set_lr(work.optimizers, factor)
     skipped = skips(work, scene, norm)
-    for optimizer in work.optimizers:  # 6 update
-        if not skipped:
-            optimizer.step()
+    if not skipped:
+        update(work.optimizers, norm, run.optimizer.max_grad_norm)  # 6 update
     clear_gradients(weight for _, weight in trained)
-    check_updated(scene, trained)
     seconds, tokens = time.monotonic() - began, sum(map(len, documents))
     position.step += 1
     position.tokens += tokens

@@ -41,9 +41,9 @@ class Scene:
 def check_finite(scene: Scene, loss: float, grad_norm: float, state: Callable[[], Iterable[tuple[str, Tensor]]]) -> None:
     """Raise Diverged, before the update, if loss or gradient is not finite.
 
-    state: weights and what the optimizer remembers, searched for the cause only then. To read them before each update would
-    take eight tenths of its time; what is spoilt there from outside shows in the loss, after the update or, at the latest,
-    before a checkpoint.
+    state: weights and what the optimizer remembers, searched for the cause only then. To read them at each update would take
+    as long as that; what is spoilt there, by an update or from outside, shows in the next loss or, at the latest, before a
+    checkpoint.
     """
     if math.isfinite(loss) and math.isfinite(grad_norm):
         return

@@ -8,7 +8,7 @@ from torch import nn
 
 from llmft.models.lookup import looked_up, writable
 from llmft.models.loss import token_loss
-from llmft.training.optimizer import adafactor, adamw, clip_gradients, muon, sgd
+from llmft.training.optimizer import adafactor, adamw, gradient_norm, muon, sgd, update
 
 untied = SimpleNamespace(get_output_embeddings=lambda: None)
 
@@ -50,8 +50,7 @@ def test_what_a_step_has_written_is_gone_in_the_next(make):
         passed(theirs, theirs, ids)
         memory.add(ours.weight.grad.data_ptr())
         for table, optimizer in zip((ours, theirs), optimizers, strict=True):
-            clip_gradients([table.weight], 0.5)
-            optimizer.step()
+            update([optimizer], gradient_norm([table.weight]), 0.5)
             optimizer.zero_grad()
         torch.testing.assert_close(ours.weight, theirs.weight)
     assert len(memory) == 1
