@@ -88,8 +88,8 @@ def update(optimizers: Sequence[Optimizer], norm: float, max_norm: float | None)
     for optimizer in optimizers:
         gradients = [weight.grad for group in optimizer.param_groups for weight in group["params"] if weight.grad is not None]
         if getattr(optimizer, "_step_supports_amp_scaling", False):  # torch's GradScaler asks the same
-            optimizer.grad_scale = torch.tensor(too_large, device=gradients[0].device) if too_large > 1 else None  # type: ignore[attr-defined]
-        elif too_large > 1:
+            optimizer.grad_scale = torch.tensor(too_large) if too_large > 1 else None  # type: ignore[attr-defined]
+        elif gradients and too_large > 1:
             torch._foreach_div_(gradients, too_large)
         optimizer.step()
 
