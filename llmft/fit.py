@@ -17,6 +17,7 @@ from llmft.runs import signals
 from llmft.step import Work, remembered, scene_of, settle, take_step
 from llmft.tasks.scoring import Scored, score_examples
 from llmft.training.guards import check_updated, improved
+from llmft.training.memory import with_moments
 from llmft.training.pace import due
 
 VALIDATION_WINDOW = 64  # documents whose micro-batches are cut together
@@ -24,7 +25,7 @@ VALIDATION_WINDOW = 64  # documents whose micro-batches are cut together
 
 def fit(work: Work) -> None:
     """Train until steps, epochs or patience end it. A signal saves the last whole step and goes on as Stopped."""
-    heap.settle()
+    heap.settle(with_moments(work.plan.trial_bytes, work.plan.training_state_bytes))
     with signals.deferred(), Progress(work.plan.steps, work.position.step) as progress:
         random = rng_state()
         try:

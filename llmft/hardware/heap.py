@@ -25,6 +25,8 @@ LARGE = 1 << 30
 """The same where memory is plentiful: more than a tensor has."""
 MOST = (1 << 31) - 1
 """What mallopt takes."""
+OLD_MOST = 32 << 20
+"""What older versions of glibc take for the size of a block; they refuse more."""
 
 
 def begin() -> None:
@@ -32,22 +34,26 @@ def begin() -> None:
     bound(SMALL)
 
 
-def settle() -> None:
-    """Give back what lies free, and keep blocks for the next tensors from now on: what is repeated begins."""
-    bound(LARGE if plentiful() else MIDDLE)
+def settle(needed: int = 0) -> None:
+    """Give back what lies free, and keep blocks for the next tensors from now on: what is repeated begins.
+
+    needed: bytes that it will take beside what the process has.
+    """
+    bound(LARGE if plentiful(needed) else MIDDLE)
     trim()
 
 
-def plentiful() -> bool:
-    """Tell whether as much memory as the process has is free besides: more than what holes could take."""
+def plentiful(needed: int) -> bool:
+    """Tell whether as much memory as the process will have is free besides: more than what holes were seen to take."""
     available = limits.available_memory_bytes()
-    return available is not None and available > limits.resident_bytes()
+    return available is not None and available > limits.resident_bytes() + 2 * needed
 
 
 def bound(size: int) -> None:
     """Set from how many bytes on blocks come from the system, and that twice as many may lie free at the heap's end."""
     if (libc := glibc()) and not any(name.startswith("MALLOC_") for name in os.environ):
-        libc.mallopt(MMAP_THRESHOLD, size)
+        if not libc.mallopt(MMAP_THRESHOLD, size):
+            libc.mallopt(MMAP_THRESHOLD, OLD_MOST)
         libc.mallopt(TRIM_THRESHOLD, min(2 * size, MOST))
 
 

@@ -49,7 +49,7 @@ def check_finite(scene: Scene, loss: float, grad_norm: float, state: Callable[[]
         return
     found = f"loss {loss:g}, gradient norm {grad_norm:g}"
     name = first_not_finite(state())
-    raise scene.stop(f"{found}, and {name} is not finite" if name else found)
+    raise scene.stop(f"{found}, and {name} is not finite since before this step," if name else found)
 
 
 def check_updated(scene: Scene, tensors: Iterable[tuple[str, Tensor]]) -> None:

@@ -74,24 +74,30 @@ def gradient_norm(weights: Iterable[nn.Parameter]) -> float:
     gradients = [weight.grad for weight in weights if weight.grad is not None]
     if not all(gradient.device.type == "cpu" and gradient.dtype == torch.float32 for gradient in gradients):
         return float(get_total_norm(gradients))
-    flat = [gradient.reshape(-1) for gradient in gradients]
+    flat = (gradient.reshape(-1) for gradient in gradients)
     return math.sqrt(sum(float(torch.dot(gradient, gradient)) for gradient in flat))
 
 
 def update(optimizers: Sequence[Optimizer], norm: float, max_norm: float | None) -> None:
     """Update weights by their gradients, which have this norm together, scaled down to `max_norm` as torch's clip_grad_norm_ does.
 
-    max_norm: None for any. Fused kernels divide on the way, as they do by the scale of a loss in 16 bits, which saves two passes
-    over memory.
+    max_norm: None for any. torch's fused kernels divide on the way, as they do by the scale of a loss in 16 bits, which saves a pass
+    over memory. Optimizers of one's own, also those derived from torch's, find gradients that are divided already.
     """
     too_large = 1.0 if max_norm is None else max(1.0, (norm + CLIP_EPS) / max_norm)
     for optimizer in optimizers:
         gradients = [weight.grad for group in optimizer.param_groups for weight in group["params"] if weight.grad is not None]
-        if getattr(optimizer, "_step_supports_amp_scaling", False):  # torch's GradScaler asks the same
-            optimizer.grad_scale = torch.tensor(too_large) if too_large > 1 else None  # type: ignore[attr-defined]
-        elif gradients and too_large > 1:
+        if too_large == 1 or not gradients:
+            optimizer.step()
+        elif type(optimizer) in (torch.optim.AdamW, torch.optim.SGD) and optimizer.defaults["fused"]:
+            optimizer.grad_scale = torch.tensor(too_large, dtype=torch.float32)  # type: ignore[attr-defined]
+            try:
+                optimizer.step()
+            finally:
+                del optimizer.grad_scale  # type: ignore[attr-defined]
+        else:
             torch._foreach_div_(gradients, too_large)
-        optimizer.step()
+            optimizer.step()
 
 
 def set_lr(optimizers: Sequence[Optimizer], factor: float) -> None:

@@ -36,9 +36,7 @@ def test_the_cause_is_named():
     state = [("a", torch.zeros(3)), ("a/exp_avg", torch.tensor([1e30])), ("b/exp_avg_sq", torch.tensor([0.0, math.inf]))]
     with pytest.raises(Diverged) as error:
         check_finite(SCENE, math.nan, math.nan, lambda: state)
-    expected = (
-        f"step 7: loss nan, gradient norm nan, and b/exp_avg_sq is not finite {SHOWN}; the weights were not updated, {KEPT}"
-    )
+    expected = f"step 7: loss nan, gradient norm nan, and b/exp_avg_sq is not finite since before this step, {SHOWN}; the weights were not updated, {KEPT}"
     assert str(error.value) == f"{expected} {ADVICE}"
 
 

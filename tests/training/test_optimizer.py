@@ -67,6 +67,24 @@ def test_clips_as_torch_does(make, max_norm):
         torch.testing.assert_close(found[0][name], weight, msg=name)
 
 
+def test_an_own_optimizer_finds_clipped_gradients():
+    seen = []
+
+    class Looking(torch.optim.AdamW):
+        def step(self):
+            seen.append(self.param_groups[0]["params"][0].grad.clone())
+            super().step()
+
+    weight = torch.nn.Parameter(torch.zeros(1, 2))
+    weight.grad = torch.tensor([[30.0, 40.0]])
+    update([Looking([weight], fused=True)], 50.0, 1.0)
+    torch.testing.assert_close(seen, [torch.tensor([[0.6, 0.8]])])
+    weight.grad = torch.tensor([[30.0, 40.0]])
+    (optimizer,) = adamw([{"params": [weight], "weight_decay": 0.0}], 0.1, 0.0)
+    update([optimizer], 50.0, 1.0)
+    assert not hasattr(optimizer, "grad_scale")  # for the next step
+
+
 def take_steps(weights, optimizers, first, last):
     for step in range(first, last):
         torch.manual_seed(100 + step)
