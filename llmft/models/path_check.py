@@ -92,7 +92,8 @@ def loss_and_gradient_differences(
 ) -> tuple[float, float]:
     """Return by how much the loss, and the gradients as one vector, differ, relative to the plain ones; without dropout.
 
-    Weights that are zero, as an adapter's B before its first step, are other numbers meanwhile. Gradients are subtracted where they stand, so that no second set of them is held.
+    Weights that are zero, as an adapter's B before its first step, are other numbers meanwhile. Gradients are subtracted where
+    they stand, so that no second set of them is held.
     """
     training = model.training
     model.eval()

@@ -81,7 +81,7 @@ def gradient_norm(weights: Iterable[nn.Parameter]) -> float:
 def update(optimizers: Sequence[Optimizer], norm: float, max_norm: float | None) -> None:
     """Update weights by their gradients, which have this norm together, scaled down to `max_norm` as torch's clip_grad_norm_ does.
 
-    max_norm: None for any. torch's fused kernels divide on the way, as they do by the scale of a loss in 16 bits, which saves a pass
+    max_norm: None for any. AdamW's fused kernel divides on the way, as it does by the scale of a loss in 16 bits, which saves a pass
     over memory. Optimizers of one's own, also those derived from torch's, find gradients that are divided already.
     """
     too_large = 1.0 if max_norm is None else max(1.0, (norm + CLIP_EPS) / max_norm)
@@ -89,7 +89,7 @@ def update(optimizers: Sequence[Optimizer], norm: float, max_norm: float | None)
         gradients = [weight.grad for group in optimizer.param_groups for weight in group["params"] if weight.grad is not None]
         if too_large == 1 or not gradients:
             optimizer.step()
-        elif type(optimizer) in (torch.optim.AdamW, torch.optim.SGD) and optimizer.defaults["fused"]:
+        elif type(optimizer) is torch.optim.AdamW and optimizer.defaults["fused"]:
             optimizer.grad_scale = torch.tensor(too_large, dtype=torch.float32)  # type: ignore[attr-defined]
             try:
                 optimizer.step()
