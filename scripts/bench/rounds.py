@@ -116,8 +116,10 @@ class Rounds:
             limit = TOO_LONG * min((run.startup + run.seconds for run in seen), default=float("inf"))
             try:
                 run = self.turn(work, contestant, tuning, ceilings, limit)
-                first = known[contestant.grid[0].named()].losses if seen else run.losses
-                if work.kind is not Kind.generation and (problem := other_start(run.losses, first, tuning)):
+                plainest = contestant.grid[0]
+                first = known[plainest.named()].losses if seen else run.losses
+                apart = coarser(tuning, plainest.dtype)
+                if work.kind is not Kind.generation and (problem := other_start(run.losses, first, apart)):
                     raise Unusable(f"other work: {problem}")
             except Unusable as error:
                 if not seen:
@@ -144,5 +146,12 @@ class Rounds:
                 run = replace(self.turn(work, contestant, tuning, ceilings), round=number, state=state)
                 measured.append(self.record, run)
             ours = ours or run
-            if work.kind is not Kind.generation and tuning and (problem := other_start(run.losses, ours.losses, tuning)):
+            if work.kind is Kind.generation or tuning is None:
+                continue
+            if problem := other_start(run.losses, ours.losses, coarser(tuning, self.contest.dtype)):
                 raise Unusable(f"{work.name}, {contestant.name}: other work: {problem}")
+
+
+def coarser(tuning: Tuning, dtype: str) -> Tuning:
+    """Return a tuning whose losses may be as far from others' as the coarser of its own number format and theirs makes them."""
+    return tuning if tuning.dtype != "fp32" else replace(tuning, dtype=dtype)

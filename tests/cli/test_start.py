@@ -158,3 +158,15 @@ def test_how_threads_wait_is_the_users_to_say(monkeypatch, own):
     assert main(["train", "nonsense"]) == 2
     found = {name: os.environ[name] for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT") if name in os.environ}
     assert found == (own or {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"})
+
+
+@pytest.mark.parametrize(("own", "expected"), [(None, "512"), ("64", "64")])
+def test_how_many_products_are_kept_ready_is_the_users_to_say(monkeypatch, own, expected):
+    from llmft.cli.main import main
+
+    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+    monkeypatch.setenv(name, own or "")
+    if own is None:
+        monkeypatch.delenv(name)
+    assert main(["train", "nonsense"]) == 2
+    assert os.environ[name] == expected

@@ -1,48 +1,52 @@
 """Causal attention over documents laid end to end, forward and backward: softmax(QK^T/sqrt(d))V for each of them alone.
 
-By torch's own kernel for processors, called document by document, forward and backward apart: what autograd would add between
-(padding slices with zeros, adding up what comes back for each document) takes as long as a short document's attention.
+As matrix products of blocks of queries with the keys up to their last one, so that most of what a query must not see is never
+computed; scores stay in the processor's caches. The query heads that share keys stand below each other in one product. torch's own
+kernel for processors takes two to three times as long, and without it would make tensors of all documents' scores.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from math import ceil
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from llmft.hardware.arena import Arena, empty, kept
+from llmft.hardware.arena import Arena, empty
 
-# N flat tokens, Q of them that ask, H query heads, K key/value heads, E head width; L tokens of a document
+# N flat tokens, Q of them that ask, H query heads, K key/value heads of G query heads each, E head width
+# R queries of a block, S keys that it is shown
 
-forward_op = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-backward_op = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+LONGEST = 192
+"""Queries of a block, at most: of 386 tokens blocks of 129 took 0.8 of the time of one block and 0.7 of blocks of 64 (bf16)."""
+STEP = 8
+"""Sizes are multiples of it: oneDNN makes a program for each size, in half a millisecond and half a MiB."""
 
 
-class Document(NamedTuple):
-    """Where a document's queries and keys are among the flat ones; `mask` (queries, keys) where that is not each with those before.
+class Block(NamedTuple):
+    """Queries at `rows` of those that ask, and the keys (S) at `keys` of the flat tokens, some of them of the document behind.
 
-    The keys of a piece of a document are in several places: those of the pieces before it, and its own. Without a mask, as many
-    queries as there are keys go through the kernel, and those before its own are thrown away.
+    `hidden` (R, at most S) tells for the last of the keys what each query must not see. It has more rows than there are queries,
+    up to a multiple of STEP.
     """
 
-    queries: slice
+    rows: slice
     keys: tuple[slice, ...]
-    mask: Tensor | None
+    hidden: Tensor
 
     @property
-    def asked(self) -> tuple[slice, ...]:
-        """Where the queries are that the kernel gets."""
-        return self.keys if self.mask is None else (self.queries,)
+    def shown(self) -> int:
+        """How many keys there are."""
+        return tokens_of(self.keys)
 
 
 class Held(NamedTuple):
-    """What the backward pass reads: inputs, what was read, and each document's logarithms of sums."""
+    """What the backward pass reads: weights are computed again."""
 
     q_QHE: Tensor
     k_NKE: Tensor
     v_NKE: Tensor
-    out_QHE: Tensor
-    log_sums: list[Tensor]
 
 
 def chains_of(lengths: Sequence[int], parents: Sequence[int] | None) -> list[tuple[slice, ...]]:
@@ -56,37 +60,52 @@ def chains_of(lengths: Sequence[int], parents: Sequence[int] | None) -> list[tup
     return found
 
 
-def documents_of(
-    lengths: Sequence[int], window: int | None, like: Tensor, parents: Sequence[int] | None = None
-) -> list[Document]:
-    """Return the documents' places where every token asks. With a `window` W a token sees the W tokens up to and with itself."""
-    found = []
-    for keys in chains_of(lengths, parents):
-        total, own = tokens_of(keys), keys[-1].stop - keys[-1].start
-        # half of the products that a kernel without a mask makes are never made
-        masked = own * total < total * total / 2 or (window is not None and total > window)
-        places = torch.arange(total - own, total, device=like.device)
-        found.append(Document(keys[-1], keys, mask_of(places, window, like) if masked else None))
-    return found
+def blocks_of(
+    lengths: Sequence[int], window: int | None, rows: Sequence[int] | None = None, parents: Sequence[int] | None = None
+) -> list[Block]:
+    """Return the blocks of documents, or of pieces of them. With a `window` W a token sees the W tokens up to and with itself.
 
-
-def documents_of_rows(
-    lengths: Sequence[int], rows: Sequence[int], window: int | None, like: Tensor, parents: Sequence[int] | None = None
-) -> list[Document]:
-    """The same where only some of the flat tokens ask: `rows`, in order. A piece of which none asks is left out."""
+    rows: the flat tokens that ask, in order; None: all.
+    """
     found, first = [], 0
     for keys in chains_of(lengths, parents):
-        last = first
-        while last < len(rows) and rows[last] < keys[-1].stop:
-            last += 1
-        if last > first:
-            own = keys[-1]
-            places = torch.tensor(rows[first:last], device=like.device) - own.start + tokens_of(keys[:-1])
-            mask = mask_of(places, window, like)
-            seen = own.start + mask.shape[1] - tokens_of(keys[:-1])
-            found.append(Document(slice(first, last), (*keys[:-1], slice(own.start, seen)), mask))
-        first = last
+        own, before = keys[-1], tokens_of(keys[:-1])
+        asking = range(own.start, own.stop) if rows is None else [row for row in rows if own.start <= row < own.stop]
+        for part in even_parts(asking):
+            places = [row - own.start + before for row in part]
+            found.append(block_of(slice(first, first + len(part)), places, keys, window))
+            first += len(part)
     return found
+
+
+def even_parts(rows: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Cut rows into as few parts as LONGEST allows, of nearly the same size."""
+    if rows:
+        size = rounded_up(ceil(len(rows) / ceil(len(rows) / LONGEST)))
+        yield from (rows[start : start + size] for start in range(0, len(rows), size))
+
+
+def block_of(rows: slice, places: Sequence[int], chain: Sequence[slice], window: int | None) -> Block:
+    """Return the block of queries at these places of a document, whose tokens are at `chain`."""
+    start = 0 if window is None else max(0, places[0] - window + 1)
+    shown = rounded_up(places[-1] + 1 - start)
+    asking = torch.tensor([*places, *places[-1:] * (rounded_up(len(places)) - len(places))])
+    age = asking[:, None] - torch.arange(start, start + shown)
+    hidden = (age < 0) if window is None else (age < 0) | (age >= window)
+    seen_by_all = int(hidden.any(0).int().argmax()) if hidden.any() else shown
+    return Block(rows, cut_out(chain, start, start + shown), hidden[:, seen_by_all:])
+
+
+def cut_out(chain: Sequence[slice], start: int, stop: int) -> tuple[slice, ...]:
+    """Return where the tokens of a chain from `start` to `stop` are; the last slice goes on behind the chain if it has to."""
+    found = []
+    for place, span in enumerate(chain):
+        length = span.stop - span.start
+        last = stop if place == len(chain) - 1 else min(stop, length)
+        if start < last:
+            found.append(slice(span.start + max(start, 0), span.start + last))
+        start, stop = start - length, stop - length
+    return tuple(found)
 
 
 def tokens_of(places: Sequence[slice]) -> int:
@@ -94,94 +113,94 @@ def tokens_of(places: Sequence[slice]) -> int:
     return sum(place.stop - place.start for place in places)
 
 
-def mask_of(places: Tensor, window: int | None, like: Tensor) -> Tensor:
-    """Return what is added to the scores of the queries at these places of a document: minus infinity for what they do not see."""
-    age = places[:, None] - torch.arange(int(places[-1]) + 1, device=like.device)
-    hidden = age < 0 if window is None else (age < 0) | (age >= window)
-    return torch.zeros(age.shape, device=like.device, dtype=like.dtype).masked_fill_(hidden, float("-inf"))
+def rounded_up(count: int) -> int:
+    """Return the multiple of STEP that is not less."""
+    return -(-count // STEP) * STEP
 
 
 def attend(
-    q_QHE: Tensor, k_NKE: Tensor, v_NKE: Tensor, documents: Sequence[Document], scale: float, arena: Arena | None = None
+    q_QHE: Tensor, k_NKE: Tensor, v_NKE: Tensor, blocks: Sequence[Block], scale: float, arena: Arena | None = None
 ) -> tuple[Tensor, Held]:
     """Return what each query reads (Q, H, E), in an arena if there is one, and what the backward pass needs."""
-    k_NHE, v_NHE = (for_query_heads(each, q_QHE.shape[1]) for each in (k_NKE, v_NKE))
-    parts, log_sums = [], []
-    for document in documents:
-        given = batch_of(q_QHE, document.asked), batch_of(k_NHE, document.keys), batch_of(v_NHE, document.keys)
-        part, log_sum = forward_op(*given, 0.0, document.mask is None, attn_mask=document.mask, scale=scale)
-        parts.append(own_of(part, document))
-        log_sums.append(kept(arena, log_sum))
-    out_QHE = flat_of(parts, empty(arena, q_QHE, *q_QHE.shape))
-    return out_QHE, Held(q_QHE, k_NKE, v_NKE, out_QHE, log_sums)
+    out_QHE = empty(arena, q_QHE, *q_QHE.shape)
+    k_KNE, v_KNE = heads_first(k_NKE), heads_first(v_NKE)
+    room = Room(q_QHE, blocks)
+    for block in blocks:
+        weights_KRS = weights_of(grouped(q_QHE, block, len(k_KNE)), at(k_KNE, block), block, scale, room)
+        put(out_QHE, block, torch.bmm(weights_KRS, at(v_KNE, block)))
+    return out_QHE, Held(q_QHE, k_NKE, v_NKE)
 
 
-def attend_backward(
-    gradient_QHE: Tensor, held: Held, documents: Sequence[Document], scale: float
-) -> tuple[Tensor, Tensor, Tensor]:
+def attend_backward(gradient_QHE: Tensor, held: Held, blocks: Sequence[Block], scale: float) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of q, k and v."""
-    q_QHE, k_NKE, v_NKE, out_QHE, log_sums = held
-    k_NHE, v_NHE = (for_query_heads(each, q_QHE.shape[1]) for each in (k_NKE, v_NKE))
-    found = []
-    for document, log_sum in zip(documents, log_sums, strict=True):
-        given = batch_of(q_QHE, document.asked), batch_of(k_NHE, document.keys), batch_of(v_NHE, document.keys)
-        gradient, out = (behind_nothing(each[document.queries], document) for each in (gradient_QHE, out_QHE))
-        dq, dk, dv = backward_op(
-            gradient, *given, out, log_sum, 0.0, document.mask is None, attn_mask=document.mask, scale=scale
-        )
-        found.append((own_of(dq, document), dk, dv))
-    dq_QHE = flat_of([dq for dq, _, _ in found])
-    kept = [document.keys for document in documents]
-    dk_NKE, dv_NKE = (of_key_heads(scattered([each[place] for each in found], kept, k_NHE), k_NKE.shape[1]) for place in (1, 2))
-    return dq_QHE, dk_NKE, dv_NKE
+    q_QHE, k_NKE, v_NKE = held
+    k_KNE, v_KNE = heads_first(k_NKE), heads_first(v_NKE)
+    wide = torch.promote_types(k_NKE.dtype, torch.float32)
+    dq_QHE, dk_KNE, dv_KNE = torch.empty_like(q_QHE), torch.zeros_like(k_KNE, dtype=wide), torch.zeros_like(v_KNE, dtype=wide)
+    room = Room(q_QHE, blocks)
+    for block in blocks:
+        q_KRE, gradient_KRE = grouped(q_QHE, block, len(k_KNE)), grouped(gradient_QHE, block, len(k_KNE))
+        k_KSE, v_KSE = at(k_KNE, block), at(v_KNE, block)
+        weights_KRS = weights_of(q_KRE, k_KSE, block, scale, room)
+        add_at(dv_KNE, block, torch.bmm(weights_KRS.transpose(1, 2), gradient_KRE))
+        dweights_KRS = torch.bmm(gradient_KRE, v_KSE.transpose(1, 2), out=room.of(0, weights_KRS.shape))
+        dscores_KRS = room.of(2, weights_KRS.shape)
+        torch.ops.aten._softmax_backward_data(dweights_KRS, weights_KRS, -1, q_QHE.dtype, grad_input=dscores_KRS)
+        put(dq_QHE, block, torch.bmm(dscores_KRS, k_KSE))
+        add_at(dk_KNE, block, torch.bmm(dscores_KRS.transpose(1, 2), q_KRE))
+    dk_NKE, dv_NKE = (each[:, : len(k_NKE)].transpose(0, 1) for each in (dk_KNE.mul_(scale), dv_KNE))
+    return dq_QHE.mul_(scale), dk_NKE.to(k_NKE.dtype), dv_NKE.to(v_NKE.dtype)
 
 
-def own_of(part_1HLE: Tensor, document: Document) -> Tensor:
-    """Return what belongs to a document's own queries, of all that went through the kernel."""
-    return part_1HLE[:, :, part_1HLE.shape[2] - (document.queries.stop - document.queries.start) :]
+class Room:
+    """Memory for three tensors of all scores of a block, which the next one takes again."""
+
+    def __init__(self, like: Tensor, blocks: Sequence[Block]) -> None:
+        heads = like.shape[1]
+        self._numbers = like.new_empty(3, max((heads * len(block.hidden) * block.shown for block in blocks), default=0))
+
+    def of(self, place: int, shape: Sequence[int]) -> Tensor:
+        """Return one of the tensors, of any numbers."""
+        return self._numbers[place, : torch.Size(shape).numel()].view(*shape)
 
 
-def behind_nothing(own_LHE: Tensor, document: Document) -> Tensor:
-    """Return (1, H, L, E) with zeros for the queries that are not a document's own: nothing comes back from them."""
-    missing = tokens_of(document.asked) - len(own_LHE)
-    if missing:
-        own_LHE = torch.cat([own_LHE.new_zeros(missing, *own_LHE.shape[1:]), own_LHE])
-    return own_LHE.transpose(0, 1)[None]
+def weights_of(q_KRE: Tensor, k_KSE: Tensor, block: Block, scale: float, room: Room) -> Tensor:
+    """Return softmax(QK^T s) of what is not hidden (K, GR, S)."""
+    shape = (*q_KRE.shape[:2], k_KSE.shape[1])
+    scores_KRS = room.of(0, shape)
+    torch.baddbmm(scores_KRS, q_KRE, k_KSE.transpose(1, 2), beta=0, alpha=scale, out=scores_KRS)
+    last = scores_KRS.unflatten(1, (-1, len(block.hidden)))[..., shape[2] - block.hidden.shape[1] :]
+    last.masked_fill_(block.hidden, float("-inf"))
+    return torch.softmax(scores_KRS, -1, out=room.of(1, shape))
 
 
-def for_query_heads(x_NKE: Tensor, num_query_heads: int) -> Tensor:
-    """Repeat each key head for the query heads that share it."""
-    groups = num_query_heads // x_NKE.shape[1]
-    return x_NKE.repeat_interleave(groups, dim=1) if groups > 1 else x_NKE
+def heads_first(x_NKE: Tensor) -> Tensor:
+    """Lay the tokens of each head together (K, N, E), with zeros behind them for blocks that are shown more than there is."""
+    return F.pad(x_NKE.transpose(0, 1), (0, 0, 0, STEP))
 
 
-def batch_of(x_NHE: Tensor, places: Sequence[slice]) -> Tensor:
-    """Return what is at these places as (1, H, L, E), as the kernels want it; a view where it is one place."""
-    parts = [x_NHE[place] for place in places]
-    return (parts[0] if len(parts) == 1 else torch.cat(parts)).transpose(0, 1)[None]
+def at(x_KNE: Tensor, block: Block) -> Tensor:
+    """Return what is at a block's keys (K, S, E)."""
+    parts = [x_KNE[:, place] for place in block.keys]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
-def flat_of(parts: Sequence[Tensor], out: Tensor | None = None) -> Tensor:
-    """Lay documents (1, H, L, E) end to end as (N, H, E); into `out`, if given."""
-    return torch.cat([part[0].transpose(0, 1) for part in parts], out=out)
+def add_at(x_KNE: Tensor, block: Block, part_KSE: Tensor) -> None:
+    """Add to what is at a block's keys."""
+    start = 0
+    for place in block.keys:
+        stop = start + place.stop - place.start
+        x_KNE[:, place] += part_KSE[:, start:stop]
+        start = stop
 
 
-def scattered(parts: Sequence[Tensor], places: Sequence[Sequence[slice]], like_NHE: Tensor) -> Tensor:
-    """Add up parts (1, H, L, E), each at its places, in (N, H, E)."""
-    if all(len(each) == 1 for each in places) and sum(map(tokens_of, places)) == len(like_NHE):
-        return flat_of(parts)
-    found = torch.zeros_like(like_NHE)
-    for part, spans in zip(parts, places, strict=True):
-        start = 0
-        for span in spans:
-            stop = start + span.stop - span.start
-            found[span] += part[0, :, start:stop].transpose(0, 1)
-            start = stop
-    return found
+def grouped(x_QHE: Tensor, block: Block, num_key_heads: int) -> Tensor:
+    """Return a block's queries, those of heads that share keys below each other (K, GR, E), zeros behind those of each head."""
+    x_KGRE = x_QHE[block.rows].unflatten(1, (num_key_heads, -1)).permute(1, 2, 0, 3)
+    return F.pad(x_KGRE, (0, 0, 0, len(block.hidden) - x_KGRE.shape[2])).flatten(1, 2)
 
 
-def of_key_heads(gradient_NHE: Tensor, num_key_heads: int) -> Tensor:
-    """Add up what comes back from the query heads that share a key head."""
-    if gradient_NHE.shape[1] == num_key_heads:
-        return gradient_NHE
-    return gradient_NHE.unflatten(1, (num_key_heads, -1)).sum(2)
+def put(x_QHE: Tensor, block: Block, part_KRE: Tensor) -> None:
+    """Write what `grouped` would read there."""
+    x_KGRE = x_QHE[block.rows].unflatten(1, (len(part_KRE), -1)).permute(1, 2, 0, 3)
+    x_KGRE.copy_(part_KRE.unflatten(1, (-1, len(block.hidden)))[:, :, : x_KGRE.shape[2]])

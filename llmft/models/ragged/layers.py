@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from llmft.models.projection import Projection, projection_of, tensors_of
-from llmft.models.ragged.attending import Attending, Span, spans_of
+from llmft.models.ragged.attending import Attending, Groups, groups_of
 from llmft.models.ragged.halves import ACTIVATIONS, Activation, AttentionHalf, FeedForwardHalf, Wrap
 from llmft.models.ragged.norm import Norm, norm_of
 
@@ -172,21 +172,22 @@ def run(
     asked: of encoders whose norms come last, the tokens whose states are returned: in the last layer, of the others only keys
     and values are computed. None: all.
     """
-    own, other = spans_of(lengths, lengths), spans_of(lengths, read) if memory_KD is not None else ()
+    own, other = groups_of(lengths, lengths), groups_of(lengths, read) if memory_KD is not None else None
     if asked is not None and not layers:
         return h_ND.index_select(0, asked.rows_M)
     for layer in layers:
         dropout = layer.dropout if training else 0.0
-        mine: tuple[tuple[Span, ...], Tensor | None] = own, None
+        mine: tuple[Groups, Tensor | None] = own, None
         if asked is not None and layer is layers[-1]:
             assert not layer.norm_first
             assert memory_KD is None
-            mine = spans_of(asked.counts, lengths), h_ND  # attention to what all tokens are, as to another stack's
+            mine = groups_of(asked.counts, lengths), h_ND  # attention to what all tokens are, as to another stack's
             h_ND = h_ND.index_select(0, asked.rows_M)
-        for part, (spans, memory), bias in ((layer.attention, mine, bias_HLS), (layer.cross, (other, memory_KD), None)):
+        for part, (groups, memory), bias in ((layer.attention, mine, bias_HLS), (layer.cross, (other, memory_KD), None)):
             if part is not None:
+                assert groups is not None
                 wrap = Wrap(layer.norm_first, part.norm.eps, dropout)
-                attending = Attending(spans, part.heads, part.dropout if training else 0.0)
+                attending = Attending(groups, part.heads, part.dropout if training else 0.0)
                 tensors = (*part.norm[:2], *tensors_of(part.projections))
                 h_ND = AttentionHalf.apply(wrap, attending, part.scale, part.projections, h_ND, memory, bias, *tensors)
         feeding = layer.feed_forward

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from llmft.models.flat.causal import attend, attend_backward, documents_of, documents_of_rows
+from llmft.models.flat import causal
+from llmft.models.flat.causal import attend, attend_backward, blocks_of
 
-LENGTHS = (4, 1, 9)
+LENGTHS = (4, 1, 9, 35)
 SCALE = 0.3
 
 
@@ -22,22 +23,25 @@ def by_formula(q, k, v, window):
     return torch.einsum("hqk,khe->qhe", weights, values)
 
 
-@pytest.mark.parametrize("rows", [None, [2, 3, 5, 9, 13], [0, 4]], ids=["all ask", "some ask", "none of the last document"])
+@pytest.mark.parametrize("rows", [None, [2, 3, 5, 9, 13, 14, 30, 47], [0, 4]], ids=["all ask", "some ask", "none of the last document"])
 @pytest.mark.parametrize("window", [None, 3])
 @pytest.mark.parametrize("num_key_heads", [1, 2, 4])
-def test_outputs_and_gradients(rows, window, num_key_heads):
+@pytest.mark.parametrize("longest", [192, 16], ids=["one block each", "several blocks"])
+def test_outputs_and_gradients(rows, window, num_key_heads, longest, monkeypatch):
+    monkeypatch.setattr(causal, "LONGEST", longest)
     torch.manual_seed(0)
     total = sum(LENGTHS)
     q, k, v = (torch.randn(total, heads, 8, requires_grad=True) for heads in (4, num_key_heads, num_key_heads))
     asked = slice(None) if rows is None else rows
     expected = by_formula(q, k, v, window)[asked]
-    documents = documents_of(LENGTHS, window, q) if rows is None else documents_of_rows(LENGTHS, rows, window, q)
+    blocks = blocks_of(LENGTHS, window, rows)
     with torch.no_grad():
-        found, held = attend(q[asked], k, v, documents, SCALE)
+        found, held = attend(q[asked], k, v, blocks, SCALE)
+        incoming = torch.randn_like(found)
+        gradients = attend_backward(incoming, held, blocks, SCALE)
     torch.testing.assert_close(found, expected)
-    incoming = torch.randn_like(found)
     dq, dk, dv = torch.autograd.grad(expected, [q, k, v], incoming)
-    for one, two in zip(attend_backward(incoming, held, documents, SCALE), (dq[asked], dk, dv), strict=True):
+    for one, two in zip(gradients, (dq[asked], dk, dv), strict=True):
         torch.testing.assert_close(one, two)
 
 
@@ -60,13 +64,40 @@ def test_pieces_read_what_is_before_them(rows, window):
         weights = scores.masked_fill((age < 0) | (age >= (window or 99)), float("-inf")).softmax(-1)
         expected = torch.cat([expected, torch.einsum("hqk,khe->qhe", weights, values)[-PIECES[place] :]])
     asked = slice(None) if rows is None else rows
-    documents = (
-        documents_of(PIECES, window, q, PARENTS) if rows is None else documents_of_rows(PIECES, rows, window, q, PARENTS)
-    )
+    blocks = blocks_of(PIECES, window, rows, PARENTS)
     with torch.no_grad():
-        found, held = attend(q[asked], k, v, documents, SCALE)
+        found, held = attend(q[asked], k, v, blocks, SCALE)
+        incoming = torch.randn_like(found)
+        gradients = attend_backward(incoming, held, blocks, SCALE)
     torch.testing.assert_close(found, expected[asked])
-    incoming = torch.randn_like(found)
     dq, dk, dv = torch.autograd.grad(expected[asked], [q, k, v], incoming)
-    for one, two in zip(attend_backward(incoming, held, documents, SCALE), (dq[asked], dk, dv), strict=True):
+    for one, two in zip(gradients, (dq[asked], dk, dv), strict=True):
         torch.testing.assert_close(one, two)
+
+
+def test_blocks_leave_out_what_no_query_sees():
+    """Of 400 tokens three blocks of at most 136 queries, each with the keys up to its last one: 5/8 of all pairs, and no more."""
+    blocks = blocks_of((400,), None)
+    assert [block.rows for block in blocks] == [slice(0, 136), slice(136, 272), slice(272, 400)]
+    assert [block.keys for block in blocks] == [(slice(0, 136),), (slice(0, 272),), (slice(0, 400),)]
+    assert [block.hidden.shape[1] for block in blocks] == [135, 135, 127]  # all see the first key of their own block
+
+
+def test_a_window_leaves_out_what_is_before_it():
+    blocks = blocks_of((400,), 16)
+    assert [block.keys for block in blocks] == [(slice(0, 136),), (slice(121, 273),), (slice(257, 401),)]
+
+
+def test_sixteen_bits_round_as_much_as_torch_does():
+    """Of the gradients of 200 tokens, by the largest of all numbers; torch's own attention in 16 bits is as far from 32."""
+    torch.manual_seed(0)
+    q, k, v, incoming = (torch.randn(200, heads, 64) for heads in (6, 2, 2, 6))
+    blocks = blocks_of((200,), None)
+    exact, held = attend(q, k, v, blocks, 0.125)
+    rounded, held_rounded = attend(q.bfloat16(), k.bfloat16(), v.bfloat16(), blocks, 0.125)
+    assert (rounded.float() - exact).abs().max() / exact.abs().max() < 0.01
+    wanted = attend_backward(incoming, held, blocks, 0.125)
+    found = attend_backward(incoming.bfloat16(), held_rounded, blocks, 0.125)
+    for one, two in zip(found, wanted, strict=True):
+        assert one.dtype == torch.bfloat16
+        assert (one.float() - two).norm() / two.norm() < 0.01

@@ -1,0 +1,61 @@
+"""Attention of documents of many lengths against the formula written out for each of them, in float64."""
+
+import pytest
+import torch
+
+from llmft.models.ragged import attending
+from llmft.models.ragged.attending import Attending, groups_of
+
+HEADS = 3
+QUERIES, KEYS = (4, 21, 1, 6, 20, 33, 0, 9, 18), (7, 21, 40, 8, 17, 3, 5, 2, 19)
+
+
+def tensor(*shape):
+    return torch.randn(*shape, dtype=torch.float64).requires_grad_()
+
+
+def by_formula(q, k, v, queries, keys, bias):
+    parts = []
+    for rows, given, values in zip(q.split(queries), k.split(keys), v.split(keys), strict=True):
+        asked, key, value = (each.unflatten(1, (HEADS, -1)).transpose(0, 1) for each in (rows, given, values))
+        scores = asked @ key.transpose(1, 2)
+        if bias is not None:
+            scores = scores + bias[:, : scores.shape[1], : scores.shape[2]]
+        parts.append((scores.softmax(-1) @ value).transpose(0, 1).flatten(1))
+    return torch.cat(parts)
+
+
+@pytest.mark.parametrize("most", [1 << 16, 600, 1], ids=["all that are alike at once", "some at once", "one by one"])
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("keys", [QUERIES, KEYS], ids=["self", "cross"])
+def test_documents_of_many_lengths(monkeypatch, keys, biased, most):
+    monkeypatch.setattr(attending, "MOST_SCORES", most)
+    torch.manual_seed(0)
+    queries = tuple(count or 1 for count in QUERIES) if keys is QUERIES else QUERIES
+    keys = tuple(count or 1 for count in keys)
+    q, k, v = tensor(sum(queries), 12), tensor(sum(keys), 12), tensor(sum(keys), 12)
+    bias = tensor(HEADS, max(queries), max(keys)) if biased else None
+    expected = by_formula(q, k, v, queries, keys, bias)
+    how = Attending(groups_of(queries, keys), HEADS, 0.0)
+    incoming = torch.randn_like(expected)
+    with torch.no_grad():
+        found, saved = how.forward(q, k, v, bias)
+        dbias = None if bias is None else torch.zeros_like(bias)
+        gradients = how.backward(incoming, q, k, v, saved, dbias)
+    torch.testing.assert_close(found, expected)
+    given = [each for each in (q, k, v, bias) if each is not None]
+    wanted = torch.autograd.grad(expected, given, incoming)
+    for one, two in zip((*gradients, dbias) if biased else gradients, wanted, strict=True):
+        torch.testing.assert_close(one, two)
+
+
+def test_documents_of_nearly_the_same_length_are_one_group():
+    groups = groups_of((17, 30, 24, 18, 3, 31), (17, 30, 24, 18, 3, 31)).each
+    assert [(group.queries, group.keys) for group in groups] == [(8, 8), (24, 24), (31, 31)]  # 31 is the longest
+    assert [group.asking.stop - group.asking.start for group in groups] == [8, 3 * 24, 2 * 31]
+
+
+def test_what_a_head_has_at_once_is_bounded(monkeypatch):
+    monkeypatch.setattr(attending, "MOST_SCORES", 2 * 24 * 24)
+    groups = groups_of((24,) * 5, (24,) * 5).each
+    assert [group.asking for group in groups] == [slice(0, 48), slice(48, 96), slice(96, 120)]
