@@ -43,6 +43,8 @@ class Attending:
             self._ends = varlen.ends_of(lengths, cos_NE.device)
         else:
             self._blocks = causal.blocks_of(lengths, window, None if rows is None else rows.tolist(), parents)
+            cos_Q1E, sin_Q1E = self._turn_q
+            self._turn_q = cos_Q1E * scale, sin_Q1E * scale  # so that queries are scaled where they are turned
 
     def heads(self, x: Tensor) -> Tensor:
         """Return a projection's output as heads (Q or N, heads, E)."""
@@ -53,7 +55,7 @@ class Attending:
         q_QHE, k_NKE = self._turned(q_QHE, *self._turn_q), self._turned(k_NKE, *self._turn_k)
         if self._ends is not None:
             return varlen.attend(q_QHE, k_NKE, v_NKE, self._ends, self._scale, self._window)
-        return causal.attend(q_QHE, k_NKE, v_NKE, self._blocks, self._scale, self.arena)
+        return causal.attend(q_QHE, k_NKE, v_NKE, self._blocks, self.arena)
 
     def _turned(self, x_NHE: Tensor, cos_N1E: Tensor, sin_N1E: Tensor) -> Tensor:
         return rotate(x_NHE, cos_N1E, sin_N1E, None if self.arena is None else self.arena.empty(x_NHE.shape, x_NHE.dtype))
@@ -63,7 +65,7 @@ class Attending:
         if self._ends is not None:
             dq_QHE, dk_NKE, dv_NKE = varlen.attend_backward(gradient_QHE, held)
         else:
-            dq_QHE, dk_NKE, dv_NKE = causal.attend_backward(gradient_QHE, held, self._blocks, self._scale)
+            dq_QHE, dk_NKE, dv_NKE = causal.attend_backward(gradient_QHE, held, self._blocks)
         (cos_q, sin_q), (cos_k, sin_k) = self._turn_q, self._turn_k
         # turned back by the opposite angle
         return rotate(dq_QHE, cos_q, -sin_q), rotate(dk_NKE, cos_k, -sin_k), dv_NKE.flatten(1)

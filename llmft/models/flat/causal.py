@@ -1,4 +1,4 @@
-"""Causal attention over documents laid end to end, forward and backward: softmax(QK^T/sqrt(d))V for each of them alone.
+"""Causal attention over documents laid end to end, forward and backward: softmax(QK^T)V for each of them alone.
 
 As matrix products of blocks of queries with the keys up to their last one, so that most of what a query must not see is never
 computed; scores stay in the processor's caches. The query heads that share keys stand below each other in one product. torch's own
@@ -6,7 +6,6 @@ kernel for processors takes two to three times as long, and without it would mak
 """
 
 from collections.abc import Iterator, Sequence
-from math import ceil
 from typing import NamedTuple
 
 import torch
@@ -18,17 +17,19 @@ from llmft.hardware.arena import Arena, empty
 # N flat tokens, Q of them that ask, H query heads, K key/value heads of G query heads each, E head width
 # R queries of a block, S keys that it is shown
 
-LONGEST = 192
-"""Queries of a block, at most: of 386 tokens blocks of 129 took 0.8 of the time of one block and 0.7 of blocks of 64 (bf16)."""
-STEP = 8
-"""Sizes are multiples of it: oneDNN makes a program for each size, in half a millisecond and half a MiB."""
+ROWS, MOST_ROWS = 128, 192
+"""Queries of a document's blocks, and of its last one, at most. In bf16 386 tokens took as long in blocks of 128 as in blocks of 192,
+a tenth longer in blocks of 64, and a fifth longer in one."""
+STEP, FEW_STEP = 16, 64
+"""Numbers of queries and keys are multiples of it; keys of the second where only some tokens ask. In 16 bits each size of a product
+takes a program of its own (see `llmft.models.filling`)."""
 
 
 class Block(NamedTuple):
     """Queries at `rows` of those that ask, and the keys (S) at `keys` of the flat tokens, some of them of the document behind.
 
     `hidden` (R, at most S) tells for the last of the keys what each query must not see. It has more rows than there are queries,
-    up to a multiple of STEP.
+    up to a multiple of `STEP`.
     """
 
     rows: slice
@@ -71,24 +72,26 @@ def blocks_of(
     for keys in chains_of(lengths, parents):
         own, before = keys[-1], tokens_of(keys[:-1])
         asking = range(own.start, own.stop) if rows is None else [row for row in rows if own.start <= row < own.stop]
-        for part in even_parts(asking):
+        for part in parts_of(asking):
             places = [row - own.start + before for row in part]
-            found.append(block_of(slice(first, first + len(part)), places, keys, window))
+            found.append(block_of(slice(first, first + len(part)), places, keys, window, STEP if rows is None else FEW_STEP))
             first += len(part)
     return found
 
 
-def even_parts(rows: Sequence[int]) -> Iterator[Sequence[int]]:
-    """Cut rows into as few parts as LONGEST allows, of nearly the same size."""
-    if rows:
-        size = rounded_up(ceil(len(rows) / ceil(len(rows) / LONGEST)))
-        yield from (rows[start : start + size] for start in range(0, len(rows), size))
+def parts_of(rows: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Cut rows into parts of ROWS, the last one of up to MOST_ROWS."""
+    start = 0
+    while start < len(rows):
+        stop = len(rows) if len(rows) - start <= MOST_ROWS else start + ROWS
+        yield rows[start:stop]
+        start = stop
 
 
-def block_of(rows: slice, places: Sequence[int], chain: Sequence[slice], window: int | None) -> Block:
-    """Return the block of queries at these places of a document, whose tokens are at `chain`."""
+def block_of(rows: slice, places: Sequence[int], chain: Sequence[slice], window: int | None, step: int) -> Block:
+    """Return the block of queries at these places of a document, whose tokens are at `chain`; keys are a multiple of `step`."""
     start = 0 if window is None else max(0, places[0] - window + 1)
-    shown = rounded_up(places[-1] + 1 - start)
+    shown = rounded_up(places[-1] + 1 - start, step)
     asking = torch.tensor([*places, *places[-1:] * (rounded_up(len(places)) - len(places))])
     age = asking[:, None] - torch.arange(start, start + shown)
     hidden = (age < 0) if window is None else (age < 0) | (age >= window)
@@ -113,26 +116,26 @@ def tokens_of(places: Sequence[slice]) -> int:
     return sum(place.stop - place.start for place in places)
 
 
-def rounded_up(count: int) -> int:
-    """Return the multiple of STEP that is not less."""
-    return -(-count // STEP) * STEP
+def rounded_up(count: int, step: int = STEP) -> int:
+    """Return the multiple of `step` that is not less."""
+    return -(-count // step) * step
 
 
 def attend(
-    q_QHE: Tensor, k_NKE: Tensor, v_NKE: Tensor, blocks: Sequence[Block], scale: float, arena: Arena | None = None
+    q_QHE: Tensor, k_NKE: Tensor, v_NKE: Tensor, blocks: Sequence[Block], arena: Arena | None = None
 ) -> tuple[Tensor, Held]:
-    """Return what each query reads (Q, H, E), in an arena if there is one, and what the backward pass needs."""
+    """Return what each query reads (Q, H, E), in an arena if there is one, and what the backward pass needs. Queries come scaled."""
     out_QHE = empty(arena, q_QHE, *q_QHE.shape)
     k_KNE, v_KNE = heads_first(k_NKE), heads_first(v_NKE)
     room = Room(q_QHE, blocks)
     for block in blocks:
-        weights_KRS = weights_of(grouped(q_QHE, block, len(k_KNE)), at(k_KNE, block), block, scale, room)
+        weights_KRS = weights_of(grouped(q_QHE, block, len(k_KNE)), at(k_KNE, block), block, room)
         put(out_QHE, block, torch.bmm(weights_KRS, at(v_KNE, block)))
     return out_QHE, Held(q_QHE, k_NKE, v_NKE)
 
 
-def attend_backward(gradient_QHE: Tensor, held: Held, blocks: Sequence[Block], scale: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of q, k and v."""
+def attend_backward(gradient_QHE: Tensor, held: Held, blocks: Sequence[Block]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of the scaled q, of k and of v."""
     q_QHE, k_NKE, v_NKE = held
     k_KNE, v_KNE = heads_first(k_NKE), heads_first(v_NKE)
     wide = torch.promote_types(k_NKE.dtype, torch.float32)
@@ -141,15 +144,15 @@ def attend_backward(gradient_QHE: Tensor, held: Held, blocks: Sequence[Block], s
     for block in blocks:
         q_KRE, gradient_KRE = grouped(q_QHE, block, len(k_KNE)), grouped(gradient_QHE, block, len(k_KNE))
         k_KSE, v_KSE = at(k_KNE, block), at(v_KNE, block)
-        weights_KRS = weights_of(q_KRE, k_KSE, block, scale, room)
+        weights_KRS = weights_of(q_KRE, k_KSE, block, room)
         add_at(dv_KNE, block, torch.bmm(weights_KRS.transpose(1, 2), gradient_KRE))
         dweights_KRS = torch.bmm(gradient_KRE, v_KSE.transpose(1, 2), out=room.of(0, weights_KRS.shape))
         dscores_KRS = room.of(2, weights_KRS.shape)
         torch.ops.aten._softmax_backward_data(dweights_KRS, weights_KRS, -1, q_QHE.dtype, grad_input=dscores_KRS)
         put(dq_QHE, block, torch.bmm(dscores_KRS, k_KSE))
         add_at(dk_KNE, block, torch.bmm(dscores_KRS.transpose(1, 2), q_KRE))
-    dk_NKE, dv_NKE = (each[:, : len(k_NKE)].transpose(0, 1) for each in (dk_KNE.mul_(scale), dv_KNE))
-    return dq_QHE.mul_(scale), dk_NKE.to(k_NKE.dtype), dv_NKE.to(v_NKE.dtype)
+    dk_NKE, dv_NKE = (each[:, : len(k_NKE)].transpose(0, 1) for each in (dk_KNE, dv_KNE))
+    return dq_QHE, dk_NKE.to(k_NKE.dtype), dv_NKE.to(v_NKE.dtype)
 
 
 class Room:
@@ -164,11 +167,10 @@ class Room:
         return self._numbers[place, : torch.Size(shape).numel()].view(*shape)
 
 
-def weights_of(q_KRE: Tensor, k_KSE: Tensor, block: Block, scale: float, room: Room) -> Tensor:
-    """Return softmax(QK^T s) of what is not hidden (K, GR, S)."""
+def weights_of(q_KRE: Tensor, k_KSE: Tensor, block: Block, room: Room) -> Tensor:
+    """Return softmax(QK^T) of what is not hidden (K, GR, S)."""
     shape = (*q_KRE.shape[:2], k_KSE.shape[1])
-    scores_KRS = room.of(0, shape)
-    torch.baddbmm(scores_KRS, q_KRE, k_KSE.transpose(1, 2), beta=0, alpha=scale, out=scores_KRS)
+    scores_KRS = torch.bmm(q_KRE, k_KSE.transpose(1, 2), out=room.of(0, shape))
     last = scores_KRS.unflatten(1, (-1, len(block.hidden)))[..., shape[2] - block.hidden.shape[1] :]
     last.masked_fill_(block.hidden, float("-inf"))
     return torch.softmax(scores_KRS, -1, out=room.of(1, shape))
@@ -176,7 +178,7 @@ def weights_of(q_KRE: Tensor, k_KSE: Tensor, block: Block, scale: float, room: R
 
 def heads_first(x_NKE: Tensor) -> Tensor:
     """Lay the tokens of each head together (K, N, E), with zeros behind them for blocks that are shown more than there is."""
-    return F.pad(x_NKE.transpose(0, 1), (0, 0, 0, STEP))
+    return F.pad(x_NKE.transpose(0, 1), (0, 0, 0, FEW_STEP))
 
 
 def at(x_KNE: Tensor, block: Block) -> Tensor:

@@ -5,6 +5,7 @@ For architectures that are made like Llama: norm, attention with rotary position
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -12,6 +13,7 @@ from transformers import PreTrainedModel
 
 from llmft.data.batch import Batch, Stream, stream_of
 from llmft.hardware.arena import Arena
+from llmft.models import filling
 from llmft.models.attention import checkpointed
 from llmft.models.flat.attending import Attending
 from llmft.models.flat.block import AttentionHalf, FeedForwardHalf
@@ -86,11 +88,25 @@ def flat_states(
             stream.lengths,
             lambda place: below(model, layers[:count], stream_of([documents[place]]), dtype),
         )
-    rows_M = batch.loss_rows_M
+    rows_M, asking_M = batch.loss_rows_M, batch.loss_rows_M
+    if filling.pays(h_ND):
+        stream, asking_M = filled_up(stream), filling.filled_up_rows(rows_M)
+        h_ND = filling.to_rows(h_ND, len(stream.tokens_N))
     narrow = count < len(layers) and not h_ND.is_cuda
-    h_ND = run(model, layers[count:], h_ND, stream, rows_M if narrow else None)
+    h_ND = run(model, layers[count:], h_ND, stream, asking_M if narrow else None)
     # a norm that is trained gives float32, in which its weight is
-    return model.base_model.norm(h_ND if narrow else h_ND[rows_M]).to(dtype)  # type: ignore[operator]
+    return model.base_model.norm(h_ND[: len(rows_M)] if narrow else h_ND[rows_M]).to(dtype)  # type: ignore[operator]
+
+
+def filled_up(stream: Stream) -> Stream:
+    """Return a stream with a document behind it that belongs to rows of zeros."""
+    count = filling.missing(len(stream.tokens_N))
+    if not count:
+        return stream
+    last = stream_of([np.zeros(count, dtype=np.int64)])
+    tokens_N, positions_N = torch.cat([stream.tokens_N, last.tokens_N]), torch.cat([stream.positions_N, last.positions_N])
+    parents = None if stream.parents is None else (*stream.parents, -1)
+    return Stream(tokens_N, positions_N, (*stream.lengths, count), parents)
 
 
 @torch.no_grad()
@@ -124,9 +140,10 @@ def run(model: PreTrainedModel, layers: list[Layer], h_ND: Tensor, stream: Strea
 
 def through(h_ND: Tensor, layer: Layer, attending: Attending) -> Tensor:
     """Send hidden states through one layer."""
-    norm = layer.attention_norm
+    norm, feeding = layer.attention_norm, layer.feed_forward
+    attention, inner = (tensors_of(each, h_ND.dtype) for each in (layer.attention, feeding))
     h_ND = AttentionHalf.apply(
-        h_ND, norm.weight, norm.variance_epsilon, attending, layer.attention, *tensors_of(layer.attention), *layer.head_norms
+        h_ND, norm.weight, norm.variance_epsilon, attending, layer.attention, *attention, *layer.head_norms
     )
-    norm, feeding = layer.feed_forward_norm, layer.feed_forward
-    return FeedForwardHalf.apply(h_ND, norm.weight, norm.variance_epsilon, attending.arena, feeding, *tensors_of(feeding))
+    norm = layer.feed_forward_norm
+    return FeedForwardHalf.apply(h_ND, norm.weight, norm.variance_epsilon, attending.arena, feeding, *inner)

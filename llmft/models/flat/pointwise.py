@@ -59,11 +59,11 @@ def rms_norm_backward(gradient_ND: Tensor, x_ND: Tensor, scale_N1: Tensor, weigh
 
 @fused_on_gpu
 def _rms_norm_backward(gradient_ND: Tensor, x_ND: Tensor, scale_N1: Tensor, weight_D: Tensor) -> Tensor | None:
-    normed_ND = (x_ND * scale_N1).to(x_ND.dtype)
+    normed_ND = x_ND * scale_N1  # in float32 or wider, as all that follows
     dweight_D = (gradient_ND * normed_ND).flatten(0, -2).sum(0) if weight_D.requires_grad else None
-    gradient_ND *= weight_D.to(gradient_ND.dtype)
-    mean_N1 = torch.linalg.vecdot(gradient_ND, normed_ND, dim=-1)[..., None].to(scale_N1.dtype).div_(x_ND.shape[-1])
-    gradient_ND.sub_(normed_ND.mul_(mean_N1.to(x_ND.dtype))).mul_(scale_N1.to(x_ND.dtype))
+    given_ND = gradient_ND * weight_D.to(scale_N1.dtype)
+    mean_N1 = torch.linalg.vecdot(given_ND, normed_ND, dim=-1)[..., None].div_(x_ND.shape[-1])
+    gradient_ND.copy_(given_ND.addcmul_(normed_ND, mean_N1, value=-1).mul_(scale_N1))
     return dweight_D
 
 

@@ -19,7 +19,7 @@ from llmft.models.dropout import Mask, draw
 
 STEP = 8
 """Documents are filled up to multiples of it: more of them are alike then, and oneDNN makes a program for each size of a product."""
-MOST_SCORES = 1 << 16
+MOST_SCORES = 1 << 17
 """Scores that a head has at once, at most; those of one document may be more."""
 
 
@@ -208,4 +208,4 @@ class Attending:
 
 def heads_first(rows: Tensor, length: int, heads: int) -> Tensor:
     """Return rows of documents of one length, heads side by side, as heads of documents (B, H, length, E), a view."""
-    return rows.unflatten(0, (-1, length)).unflatten(2, (heads, -1)).transpose(1, 2)
+    return rows.view(-1, length, heads, rows.shape[1] // heads).transpose(1, 2)

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from llmft.models import filling
 from llmft.models.projection import Projection, projection_of, tensors_of
 from llmft.models.ragged.attending import Attending, Groups, groups_of
 from llmft.models.ragged.halves import ACTIVATIONS, Activation, AttentionHalf, FeedForwardHalf, Wrap
@@ -172,9 +174,15 @@ def run(
     asked: of encoders whose norms come last, the tokens whose states are returned: in the last layer, of the others only keys
     and values are computed. None: all.
     """
-    own, other = groups_of(lengths, lengths), groups_of(lengths, read) if memory_KD is not None else None
     if asked is not None and not layers:
         return h_ND.index_select(0, asked.rows_M)
+    rows = len(h_ND) if asked is None else len(asked.rows_M)
+    if filling.pays(h_ND):
+        lengths, read, asked = filled_up(lengths, read, asked)
+        h_ND, memory_KD = filling.to_rows(h_ND, sum(lengths)), memory_KD if memory_KD is None else filling.to_rows(memory_KD, sum(read))
+        if bias_HLS is not None and (more := max(lengths) - bias_HLS.shape[1]) > 0:
+            bias_HLS = F.pad(bias_HLS, (0, more, 0, more))
+    own, other = groups_of(lengths, lengths), groups_of(lengths, read) if memory_KD is not None else None
     for layer in layers:
         dropout = layer.dropout if training else 0.0
         mine: tuple[Groups, Tensor | None] = own, None
@@ -188,11 +196,25 @@ def run(
                 assert groups is not None
                 wrap = Wrap(layer.norm_first, part.norm.eps, dropout)
                 attending = Attending(groups, part.heads, part.dropout if training else 0.0)
-                tensors = (*part.norm[:2], *tensors_of(part.projections))
+                tensors = (*part.norm[:2], *tensors_of(part.projections, h_ND.dtype))
                 h_ND = AttentionHalf.apply(wrap, attending, part.scale, part.projections, h_ND, memory, bias, *tensors)
         feeding = layer.feed_forward
         wrap = Wrap(layer.norm_first, feeding.norm.eps, dropout)
         inner = feeding.dropout if training else 0.0
-        tensors = (*feeding.norm[:2], *tensors_of(feeding.projections))
+        tensors = (*feeding.norm[:2], *tensors_of(feeding.projections, h_ND.dtype))
         h_ND = FeedForwardHalf.apply(wrap, feeding.activation, inner, feeding.projections, h_ND, *tensors)
-    return h_ND
+    return h_ND[:rows]
+
+
+def filled_up(
+    lengths: Sequence[int], read: Sequence[int], asked: Asked | None
+) -> tuple[Sequence[int], Sequence[int], Asked | None]:
+    """Return the lengths with those of a document that fills the batch up: none, or one that is empty in neither stack."""
+    more, others = filling.missing(sum(lengths)), filling.missing(sum(read))
+    if not (more or others):
+        return lengths, read, asked
+    return (
+        (*lengths, more or filling.STEP),
+        (*read, others or filling.STEP) if read else read,
+        None if asked is None else Asked(asked.rows_M, (*asked.counts, 0)),
+    )
