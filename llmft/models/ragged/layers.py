@@ -179,7 +179,10 @@ def run(
     rows = len(h_ND) if asked is None else len(asked.rows_M)
     if filling.pays(h_ND):
         lengths, read, asked = filled_up(lengths, read, asked)
-        h_ND, memory_KD = filling.to_rows(h_ND, sum(lengths)), memory_KD if memory_KD is None else filling.to_rows(memory_KD, sum(read))
+        h_ND, memory_KD = (
+            filling.to_rows(h_ND, sum(lengths)),
+            memory_KD if memory_KD is None else filling.to_rows(memory_KD, sum(read)),
+        )
         if bias_HLS is not None and (more := max(lengths) - bias_HLS.shape[1]) > 0:
             bias_HLS = F.pad(bias_HLS, (0, more, 0, more))
     own, other = groups_of(lengths, lengths), groups_of(lengths, read) if memory_KD is not None else None

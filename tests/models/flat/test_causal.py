@@ -23,7 +23,9 @@ def by_formula(q, k, v, window):
     return torch.einsum("hqk,khe->qhe", weights, values)
 
 
-@pytest.mark.parametrize("rows", [None, [2, 3, 5, 9, 13, 14, 30, 47], [0, 4]], ids=["all ask", "some ask", "none of the last document"])
+@pytest.mark.parametrize(
+    "rows", [None, [2, 3, 5, 9, 13, 14, 30, 47], [0, 4]], ids=["all ask", "some ask", "none of the last document"]
+)
 @pytest.mark.parametrize("window", [None, 3])
 @pytest.mark.parametrize("num_key_heads", [1, 2, 4])
 @pytest.mark.parametrize("sizes", [(128, 192), (16, 24)], ids=["one block each", "several blocks"])

@@ -119,7 +119,9 @@ def test_attention(masks, kind, rank, first, rate):
         "bias": tensor(HEADS, 6, 6),
     }.get(kind)
     how = Attending(groups_of(LENGTHS, read), HEADS, rate)
-    found = AttentionHalf.apply(Wrap(first, 1e-5, rate), how, 0.5, layers, h, memory, bias, *norm, *tensors_of(layers, torch.float64))
+    found = AttentionHalf.apply(
+        Wrap(first, 1e-5, rate), how, 0.5, layers, h, memory, bias, *norm, *tensors_of(layers, torch.float64)
+    )
     assert len(masks) == (2 if rate else 0)  # documents of up to eight tokens are computed at once
 
     def inner(x):
