@@ -92,7 +92,7 @@ def block_of(rows: slice, places: Sequence[int], chain: Sequence[slice], window:
     """Return the block of queries at these places of a document, whose tokens are at `chain`; keys are a multiple of `step`."""
     start = 0 if window is None else max(0, places[0] - window + 1)
     shown = rounded_up(places[-1] + 1 - start, step)
-    asking = torch.tensor([*places, *places[-1:] * (rounded_up(len(places)) - len(places))])
+    asking = torch.tensor([*places, *[places[-1]] * (rounded_up(len(places)) - len(places))])
     age = asking[:, None] - torch.arange(start, start + shown)
     hidden = (age < 0) if window is None else (age < 0) | (age >= window)
     seen_by_all = int(hidden.any(0).int().argmax()) if hidden.any() else shown
