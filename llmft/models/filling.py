@@ -1,4 +1,4 @@
-"""Rows of zeros behind the tokens of a batch, so that its products have one of few sizes.
+"""Rows of zeros behind the tokens of a batch, so that the products of its layers have one of few sizes.
 
 In 16 bits a processor's products are oneDNN's, which makes a program for each size: in half a millisecond, of half a MiB, part of
 which it never gives back. A pass has some sixty products for its number of tokens, which no other pass may have again: a training's
@@ -33,5 +33,5 @@ def to_rows(x_ND: Tensor, count: int) -> Tensor:
 
 
 def filled_up_rows(rows_M: Tensor) -> Tensor:
-    """Return the places of rows, the last one several times."""
+    """Return the places of rows, the last one several times; none of none."""
     return torch.cat([rows_M, rows_M[-1:].expand(missing(len(rows_M), FEW_STEP))])

@@ -1,8 +1,8 @@
 """Linear layers that read the same input, with or without low-rank updates: y = xW^T + b + s(dropout(x)A^T)B^T, forward and backward.
 
 Written out because autograd would make a tensor for every term: here products are added up where the first one stands, the
-updates of all layers share one product with their input, and what is frozen has no gradient. Weights may be in a wider format than
-the input; they are read in the input's.
+updates of all layers share one product with their input, and what is frozen has no gradient. Weights may be kept in a wider
+format than the input; they are read in the input's.
 """
 
 from collections.abc import Iterable, Sequence
@@ -84,12 +84,9 @@ def projection_of(layer: Any) -> Projection | None:
     return Projection(weight, base.bias, Update(down.weight, up.weight, layer.scaling["default"], rate))
 
 
-def tensors_of(projections: Iterable[Projection], dtype: torch.dtype) -> list[Tensor | None]:
-    """Return the tensors of projections, in the order that the halves of a layer take them, in the format that they compute in.
-
-    Those kept in a wider one are rounded here, by autograd, once for both passes.
-    """
-    return [None if tensor is None else tensor.to(dtype) for each in projections for tensor in each.tensors]
+def tensors_of(projections: Iterable[Projection]) -> list[Tensor | None]:
+    """Return the tensors of projections, in the order that the halves of a layer take them."""
+    return [tensor for each in projections for tensor in each.tensors]
 
 
 def ungrouped(projections: Sequence[Projection], tensors: Sequence[Tensor | None]) -> list[Projection]:

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 Groups = list[dict[str, Any]]
 
 CLIP_EPS = 1e-6  # that of torch's clip_grads_with_norm_
+PART = 1 << 18  # numbers that are added up in float32; of 16 million at once, some processors' sums are off by 4e-4
 
 
 def parameter_groups(weights: Iterable[tuple[str, nn.Parameter]], weight_decay: float) -> Groups:
@@ -68,14 +69,14 @@ def muon(
 def gradient_norm(weights: Iterable[nn.Parameter]) -> float:
     """The norm of all gradients together.
 
-    On a processor by dot products: half the time of torch's own norm, and nearer to the truth: that was off by 7e-4 for
+    On a processor by dot products of parts: half the time of torch's own norm, and nearer to the truth: that was off by 7e-4 for
     32,128 x 512 random numbers, this by 1e-5.
     """
     gradients = [weight.grad for weight in weights if weight.grad is not None]
     if not all(gradient.device.type == "cpu" and gradient.dtype == torch.float32 for gradient in gradients):
         return float(get_total_norm(gradients))
-    flat = (gradient.reshape(-1) for gradient in gradients)
-    return math.sqrt(sum(float(torch.dot(gradient, gradient)) for gradient in flat))
+    parts = (part for gradient in gradients for part in gradient.reshape(-1).split(PART))
+    return math.sqrt(sum(float(torch.dot(part, part)) for part in parts))
 
 
 def update(optimizers: Sequence[Optimizer], norm: float, max_norm: float | None) -> None:

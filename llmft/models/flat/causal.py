@@ -2,9 +2,11 @@
 
 As matrix products of blocks of queries with the keys up to their last one, so that most of what a query must not see is never
 computed; scores stay in the processor's caches. The query heads that share keys stand below each other in one product. torch's own
-kernel for processors takes two to three times as long, and without it would make tensors of all documents' scores.
+kernel for processors takes about twice as long. Blocks at a document's end are shown keys behind it, at a weight of 0: where those are
+not finite, it is not, either.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -20,6 +22,8 @@ from llmft.hardware.arena import Arena, empty
 ROWS, MOST_ROWS = 128, 192
 """Queries of a document's blocks, and of its last one, at most. In bf16 386 tokens took as long in blocks of 128 as in blocks of 192,
 a tenth longer in blocks of 64, and a fifth longer in one."""
+MOST_SCORES = 1 << 19
+"""Scores that a head has in a block, about: blocks of documents of more than 4,096 tokens have fewer queries."""
 STEP, FEW_STEP = 16, 64
 """Numbers of queries and keys are multiples of it; keys of the second where only some tokens ask. In 16 bits each size of a product
 takes a program of its own (see `llmft.models.filling`)."""
@@ -71,19 +75,22 @@ def blocks_of(
     found, first = [], 0
     for keys in chains_of(lengths, parents):
         own, before = keys[-1], tokens_of(keys[:-1])
-        asking = range(own.start, own.stop) if rows is None else [row for row in rows if own.start <= row < own.stop]
-        for part in parts_of(asking):
+        asking = (
+            range(own.start, own.stop) if rows is None else rows[bisect_left(rows, own.start) : bisect_left(rows, own.stop)]
+        )
+        for part in parts_of(asking, tokens_of(keys)):
             places = [row - own.start + before for row in part]
             found.append(block_of(slice(first, first + len(part)), places, keys, window, STEP if rows is None else FEW_STEP))
             first += len(part)
     return found
 
 
-def parts_of(rows: Sequence[int]) -> Iterator[Sequence[int]]:
-    """Cut rows into parts of ROWS, the last one of up to MOST_ROWS."""
+def parts_of(rows: Sequence[int], keys: int) -> Iterator[Sequence[int]]:
+    """Cut rows of a document with so many keys into parts of ROWS, the last one of up to MOST_ROWS; smaller ones of a long document."""
+    size = max(STEP, min(ROWS, MOST_SCORES // keys // STEP * STEP)) if keys else ROWS
     start = 0
     while start < len(rows):
-        stop = len(rows) if len(rows) - start <= MOST_ROWS else start + ROWS
+        stop = len(rows) if len(rows) - start <= size * MOST_ROWS // ROWS else start + size
         yield rows[start:stop]
         start = stop
 
@@ -146,8 +153,8 @@ def attend_backward(gradient_QHE: Tensor, held: Held, blocks: Sequence[Block]) -
         k_KSE, v_KSE = at(k_KNE, block), at(v_KNE, block)
         weights_KRS = weights_of(q_KRE, k_KSE, block, room)
         add_at(dv_KNE, block, torch.bmm(weights_KRS.transpose(1, 2), gradient_KRE))
-        dweights_KRS = torch.bmm(gradient_KRE, v_KSE.transpose(1, 2), out=room.of(0, weights_KRS.shape))
-        dscores_KRS = room.of(2, weights_KRS.shape)
+        dweights_KRS = torch.bmm(gradient_KRE, v_KSE.transpose(1, 2), out=room.own(0, weights_KRS.shape))
+        dscores_KRS = room.last(weights_KRS.shape)
         torch.ops.aten._softmax_backward_data(dweights_KRS, weights_KRS, -1, q_QHE.dtype, grad_input=dscores_KRS)
         put(dq_QHE, block, torch.bmm(dscores_KRS, k_KSE))
         add_at(dk_KNE, block, torch.bmm(dscores_KRS.transpose(1, 2), q_KRE))
@@ -156,24 +163,39 @@ def attend_backward(gradient_QHE: Tensor, held: Held, blocks: Sequence[Block]) -
 
 
 class Room:
-    """Memory for three tensors of all scores of a block, which the next one takes again."""
+    """Memory for what a block has of all scores, which the next one takes again: twice in the format of the scores, three times in its own."""
 
     def __init__(self, like: Tensor, blocks: Sequence[Block]) -> None:
-        heads = like.shape[1]
-        self._numbers = like.new_empty(3, max((heads * len(block.hidden) * block.shown for block in blocks), default=0))
+        size = max((like.shape[1] * len(block.hidden) * block.shown for block in blocks), default=0)
+        self._wide = like.new_empty(2, size, dtype=torch.promote_types(like.dtype, torch.float32))
+        self._own = self._wide if like.dtype == self._wide.dtype else like.new_empty(2, size)
+        self._last = like.new_empty(size)
 
-    def of(self, place: int, shape: Sequence[int]) -> Tensor:
-        """Return one of the tensors, of any numbers."""
-        return self._numbers[place, : torch.Size(shape).numel()].view(*shape)
+    def wide(self, place: int, shape: Sequence[int]) -> Tensor:
+        """Return one of the two tensors for scores, of any numbers."""
+        return self._wide[place, : torch.Size(shape).numel()].view(*shape)
+
+    def own(self, place: int, shape: Sequence[int]) -> Tensor:
+        """Return one of the two others; where they need no other format, they are the same ones."""
+        return self._own[place, : torch.Size(shape).numel()].view(*shape)
+
+    def last(self, shape: Sequence[int]) -> Tensor:
+        """Return the third."""
+        return self._last[: torch.Size(shape).numel()].view(*shape)
 
 
 def weights_of(q_KRE: Tensor, k_KSE: Tensor, block: Block, room: Room) -> Tensor:
-    """Return softmax(QK^T) of what is not hidden (K, GR, S)."""
+    """Return softmax(QK^T) of what is not hidden (K, GR, S).
+
+    Scores are float32: rounded to 16 bits, those around 70 were off by up to a quarter, and what is read by 8 %.
+    """
     shape = (*q_KRE.shape[:2], k_KSE.shape[1])
-    scores_KRS = torch.bmm(q_KRE, k_KSE.transpose(1, 2), out=room.of(0, shape))
+    scores_KRS = room.wide(0, shape)
+    torch.bmm(q_KRE.to(scores_KRS.dtype), k_KSE.to(scores_KRS.dtype).transpose(1, 2), out=scores_KRS)
     last = scores_KRS.unflatten(1, (-1, len(block.hidden)))[..., shape[2] - block.hidden.shape[1] :]
     last.masked_fill_(block.hidden, float("-inf"))
-    return torch.softmax(scores_KRS, -1, out=room.of(1, shape))
+    weights_KRS = torch.softmax(scores_KRS, -1, out=room.wide(1, shape))
+    return weights_KRS if weights_KRS.dtype == q_KRE.dtype else room.own(1, shape).copy_(weights_KRS)
 
 
 def heads_first(x_NKE: Tensor) -> Tensor:

@@ -88,25 +88,11 @@ def flat_states(
             stream.lengths,
             lambda place: below(model, layers[:count], stream_of([documents[place]]), dtype),
         )
-    rows_M, asking_M = batch.loss_rows_M, batch.loss_rows_M
-    if filling.pays(h_ND):
-        stream, asking_M = filled_up(stream), filling.filled_up_rows(rows_M)
-        h_ND = filling.to_rows(h_ND, len(stream.tokens_N))
+    rows_M = batch.loss_rows_M
     narrow = count < len(layers) and not h_ND.is_cuda
-    h_ND = run(model, layers[count:], h_ND, stream, asking_M if narrow else None)
+    h_ND = run(model, layers[count:], h_ND, stream, rows_M if narrow else None)
     # a norm that is trained gives float32, in which its weight is
-    return model.base_model.norm(h_ND[: len(rows_M)] if narrow else h_ND[rows_M]).to(dtype)  # type: ignore[operator]
-
-
-def filled_up(stream: Stream) -> Stream:
-    """Return a stream with a document behind it that belongs to rows of zeros."""
-    count = filling.missing(len(stream.tokens_N))
-    if not count:
-        return stream
-    last = stream_of([np.zeros(count, dtype=np.int64)])
-    tokens_N, positions_N = torch.cat([stream.tokens_N, last.tokens_N]), torch.cat([stream.positions_N, last.positions_N])
-    parents = None if stream.parents is None else (*stream.parents, -1)
-    return Stream(tokens_N, positions_N, (*stream.lengths, count), parents)
+    return model.base_model.norm(h_ND if narrow else h_ND[rows_M]).to(dtype)  # type: ignore[operator]
 
 
 @torch.no_grad()
@@ -117,6 +103,10 @@ def below(model: PreTrainedModel, layers: list[Layer], stream: Stream, dtype: to
 
 def run(model: PreTrainedModel, layers: list[Layer], h_ND: Tensor, stream: Stream, rows_M: Tensor | None = None) -> Tensor:
     """Send hidden states through layers. rows_M: those that the last one returns, None: all."""
+    count = len(h_ND) if rows_M is None else len(rows_M)
+    if filling.pays(h_ND):
+        stream, rows_M = filled_up(stream), None if rows_M is None else filling.filled_up_rows(rows_M)
+        h_ND = filling.to_rows(h_ND, len(stream.tokens_N))
     cos, sin = model.base_model.rotary_emb(h_ND[None], position_ids=stream.positions_N[None])  # type: ignore[operator]
     kinds: dict[tuple[bool, float, int | None], Attending] = {}
     grad = torch.is_grad_enabled()
@@ -135,15 +125,25 @@ def run(model: PreTrainedModel, layers: list[Layer], h_ND: Tensor, stream: Strea
             h_ND = checkpoint(through, h_ND, layer, kinds[kind], use_reentrant=False, preserve_rng_state=drops)
         else:
             h_ND = through(h_ND, layer, kinds[kind])
-    return h_ND
+    return h_ND[:count]
+
+
+def filled_up(stream: Stream) -> Stream:
+    """Return a stream with a document behind it that belongs to rows of zeros."""
+    count = filling.missing(len(stream.tokens_N))
+    if not count:
+        return stream
+    last = stream_of([np.zeros(count, dtype=np.int64)])
+    tokens_N, positions_N = torch.cat([stream.tokens_N, last.tokens_N]), torch.cat([stream.positions_N, last.positions_N])
+    parents = None if stream.parents is None else (*stream.parents, -1)
+    return Stream(tokens_N, positions_N, (*stream.lengths, count), parents)
 
 
 def through(h_ND: Tensor, layer: Layer, attending: Attending) -> Tensor:
     """Send hidden states through one layer."""
-    norm, feeding = layer.attention_norm, layer.feed_forward
-    attention, inner = (tensors_of(each, h_ND.dtype) for each in (layer.attention, feeding))
+    norm = layer.attention_norm
     h_ND = AttentionHalf.apply(
-        h_ND, norm.weight, norm.variance_epsilon, attending, layer.attention, *attention, *layer.head_norms
+        h_ND, norm.weight, norm.variance_epsilon, attending, layer.attention, *tensors_of(layer.attention), *layer.head_norms
     )
-    norm = layer.feed_forward_norm
-    return FeedForwardHalf.apply(h_ND, norm.weight, norm.variance_epsilon, attending.arena, feeding, *inner)
+    norm, feeding = layer.feed_forward_norm, layer.feed_forward
+    return FeedForwardHalf.apply(h_ND, norm.weight, norm.variance_epsilon, attending.arena, feeding, *tensors_of(feeding))

@@ -76,8 +76,9 @@ class Groups(NamedTuple):
 
 
 def groups_of(queries: Sequence[int], keys: Sequence[int]) -> Groups:
-    """Put documents with so many queries and keys each in groups; some, not all, may have no queries."""
+    """Put documents with so many queries and keys each in groups; some, not all, may have no queries, and none no keys."""
     assert len(queries) == len(keys), f"{len(queries)} documents ask, {len(keys)} are asked"
+    assert min(keys) > 0, "a document of no tokens is asked"
     sizes = list(zip(filled_up(queries), filled_up(keys), strict=True))
     groups: list[Group] = []
     members: list[int] = []

@@ -199,12 +199,12 @@ def run(
                 assert groups is not None
                 wrap = Wrap(layer.norm_first, part.norm.eps, dropout)
                 attending = Attending(groups, part.heads, part.dropout if training else 0.0)
-                tensors = (*part.norm[:2], *tensors_of(part.projections, h_ND.dtype))
+                tensors = (*part.norm[:2], *tensors_of(part.projections))
                 h_ND = AttentionHalf.apply(wrap, attending, part.scale, part.projections, h_ND, memory, bias, *tensors)
         feeding = layer.feed_forward
         wrap = Wrap(layer.norm_first, feeding.norm.eps, dropout)
         inner = feeding.dropout if training else 0.0
-        tensors = (*feeding.norm[:2], *tensors_of(feeding.projections, h_ND.dtype))
+        tensors = (*feeding.norm[:2], *tensors_of(feeding.projections))
         h_ND = FeedForwardHalf.apply(wrap, feeding.activation, inner, feeding.projections, h_ND, *tensors)
     return h_ND[:rows]
 

@@ -88,7 +88,7 @@ def test_feed_forward(masks, activation, rank, gate, first, rate):
     up, down = linear(INNER, WIDTH, bias, rank), linear(WIDTH, INNER, bias, rank)
     gates = [linear(INNER, WIDTH, bias)] if gate else []
     h, layers = tensor(7, WIDTH), [up, *gates, down]
-    tensors = [*norm, *tensors_of(layers, torch.float64)]
+    tensors = [*norm, *tensors_of(layers)]
     found = FeedForwardHalf.apply(Wrap(first, 1e-5, rate), ACTIVATIONS[activation], rate, layers, h, *tensors)
     assert len(masks) == (2 if rate else 0)
 
@@ -119,9 +119,7 @@ def test_attention(masks, kind, rank, first, rate):
         "bias": tensor(HEADS, 6, 6),
     }.get(kind)
     how = Attending(groups_of(LENGTHS, read), HEADS, rate)
-    found = AttentionHalf.apply(
-        Wrap(first, 1e-5, rate), how, 0.5, layers, h, memory, bias, *norm, *tensors_of(layers, torch.float64)
-    )
+    found = AttentionHalf.apply(Wrap(first, 1e-5, rate), how, 0.5, layers, h, memory, bias, *norm, *tensors_of(layers))
     assert len(masks) == (2 if rate else 0)  # documents of up to eight tokens are computed at once
 
     def inner(x):
@@ -142,7 +140,7 @@ def test_attention(masks, kind, rank, first, rate):
             parts.append((weights @ value).transpose(0, 1).flatten(1))
         return through(o, torch.cat(parts))
 
-    tensors = [h, memory, bias if kind == "bias" else None, *norm, *tensors_of(layers, torch.float64)]
+    tensors = [h, memory, bias if kind == "bias" else None, *norm, *tensors_of(layers)]
     assert_alike(found, around(inner, h, norm, first, rate, masks), tensors)
 
 
@@ -152,6 +150,6 @@ def test_what_is_frozen_has_no_gradient(masks):
         each.requires_grad_(False)
     h, layers = tensor(3, WIDTH), [up, down]
     wrap, activation = Wrap(False, 1e-5, 0.0), ACTIVATIONS["gelu"]
-    FeedForwardHalf.apply(wrap, activation, 0.0, layers, h, *norm, *tensors_of(layers, torch.float64)).sum().backward()
+    FeedForwardHalf.apply(wrap, activation, 0.0, layers, h, *norm, *tensors_of(layers)).sum().backward()
     assert all(each.grad is None for each in (*norm, up.weight, up.bias))
     assert all(each.grad is not None for each in (h, down.weight, down.bias))
