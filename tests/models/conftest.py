@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from llmft.data.encode import Encoded
+from llmft.models import filling
 from llmft.models.load import Head, Pretrained, load_pretrained
 
 LENGTHS = (9, 17, 2, 1, 9, 30, 5)
@@ -25,6 +26,13 @@ def _loud(model: PreTrainedModel) -> PreTrainedModel:
             if weight.ndim >= 2 and "embed_positions" not in name:
                 weight.mul_(embedding if "embed" in name or "wte" in name or "shared" in name else other)
     return model.eval()
+
+
+@pytest.fixture(params=[False, True], ids=["", "filled up"])
+def filled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without rows of zeros behind a batch, and with those that batches in 16 bits get, in the format of the test."""
+    if request.param:
+        monkeypatch.setattr(filling, "pays", lambda x: True)
 
 
 @pytest.fixture(scope="session")

@@ -43,6 +43,7 @@ def flat(model, batch):
     return flat_loss(model, batch, torch.float32)
 
 
+@pytest.mark.usefixtures("filled")
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
 @pytest.mark.parametrize("name", DECODERS)
 def test_loss_and_gradients_are_those_of_plain_transformers(open_tiny, documents, name, lora):
@@ -57,6 +58,7 @@ def test_loss_and_gradients_are_those_of_plain_transformers(open_tiny, documents
         assert farthest(gradients(model, lambda path=path: path(model, batch)), expected) <= 1e-5
 
 
+@pytest.mark.usefixtures("filled")
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
 @pytest.mark.parametrize("name", ["llama", "qwen3"])
 def test_what_documents_share_is_computed_once_with_the_same_result(open_tiny, documents, name, lora):

@@ -63,6 +63,7 @@ def gradients(loss, weights):
     return [None if weight.grad is None else weight.grad.clone() for weight in weights]
 
 
+@pytest.mark.usefixtures("filled")
 @pytest.mark.parametrize("lengths", [LENGTHS, (6, 6)], ids=["padded", "of one length"])
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("config", CONFIGS)
@@ -84,6 +85,7 @@ def test_scores_and_gradients_are_those_of_one_document_at_a_time(loud, config, 
             torch.testing.assert_close(one, two, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.usefixtures("filled")
 @pytest.mark.parametrize("lengths", [LENGTHS, (6, 6), (1, 1)], ids=["padded", "of one length", "of one token"])
 @pytest.mark.parametrize("head", ["labels", "words"])
 @pytest.mark.parametrize("config", CONFIGS)

@@ -1,4 +1,4 @@
-"""A batch that is filled up with a document of zeros: what the others become is the same."""
+"""The document that fills a batch up. That it changes nothing is tested with the layers, by the fixture `filled`."""
 
 import pytest
 import torch

@@ -54,6 +54,7 @@ def with_adapter(pretrained):
     return pretrained.model
 
 
+@pytest.mark.usefixtures("filled")
 @pytest.mark.parametrize(
     ("name", "adapted"), [*((name, adapted) for name in FLAT for adapted in (False, True)), ("gated", False)]
 )

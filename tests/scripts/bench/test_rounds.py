@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.bench.rounds import TUNING, Rounds, Unusable
+from scripts.bench.rounds import TUNING, Rounds, Unusable, coarser
 from scripts.bench.stopwatch import Watched
 from scripts.bench.texts import Row
 from scripts.bench.works import Contestant, Kind, Tuning, Work, works
@@ -121,3 +121,12 @@ def test_other_work_ends_the_benchmark(tmp_path: Path):
     rounds = rounds_at(tmp_path)
     with pytest.raises(Unusable, match="tiny, peer: other work"):
         rounds.play(replace(WORK, contestants=(WORK.contestants[0], Contestant("peer", "trainer", (MIXING,)))), 0, CEILINGS)
+
+
+def test_losses_may_be_as_far_apart_as_the_coarser_format_makes_them():
+    assert [coarser(Tuning(8, 1, own), others).dtype for own in ("fp32", "bf16") for others in ("fp32", "bf16")] == [
+        "fp32",
+        "bf16",
+        "bf16",
+        "bf16",
+    ]
