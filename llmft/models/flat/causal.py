@@ -20,8 +20,8 @@ from llmft.hardware.arena import Arena, empty
 # R queries of a block, S keys that it is shown
 
 ROWS, MOST_ROWS = 128, 192
-"""Queries of a document's blocks, and of its last one, at most. In bf16 386 tokens took as long in blocks of 128 as in blocks of 192,
-a tenth longer in blocks of 64, and a fifth longer in one."""
+"""Queries of a document's blocks, and of its last one, at most. In bf16 386 tokens took 4.9 ms in blocks of 128, 4.6 in blocks of 192, and
+6.1 in blocks of 64."""
 MOST_SCORES = 1 << 19
 """Scores that a head has in a block, about: blocks of documents of more than 4,096 tokens have fewer queries."""
 STEP, FEW_STEP = 16, 64
