@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from llmft.models.attention import UnsupportedAttention, attention
-from llmft.models.decoding.attend import KEPT_KEYS, Masks, beams_over_both, causal, next_tokens
+from llmft.models.decoding.attend import KEPT_KEYS, Masks, beams_over_both, causal, next_tokens_in_parts
 from llmft.models.decoding.buffers import Buffer, Kept, Layer, moved
 from llmft.models.decoding.flat_pass import flat_scores
 from llmft.models.flat.decoder import layers_of
@@ -17,7 +17,7 @@ from llmft.runs import signals
 
 # S prompts, R = S * beams texts, N flat tokens of a pass, V vocabulary, H query heads, K key/value heads, D head width
 
-PASS_TOKENS = {"cpu": 512}  # tokens of prompts read in one pass: on a CPU as many as reuse memory instead of asking for fresh
+PASS_TOKENS = {"cpu": 1024}  # tokens of prompts read in one pass: more make products no faster and take more memory
 OTHER_PASS_TOKENS = 16384
 
 
@@ -228,8 +228,8 @@ class Prompts:
         query_RHD, used = query_HND.transpose(0, 1), len(self.prompts)
         before, own_mask = self.mask_of(window, values)
         if self.beams == 1:
-            total = max(self.lengths) + 1
-            return next_tokens(query_RHD, keys[:used, :, :total], values[:used, :, :total], before, scale)
+            totals = [length + 1 for length in self.lengths]
+            return next_tokens_in_parts(query_RHD, keys[:used], values[:used], before, scale, totals)
         assert layer.own is not None
         total, stop = max(self.prompts), self.written[0] + 1
         source = (keys[:used, :, :total], values[:used, :, :total], before)

@@ -9,10 +9,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from llmft.models import filling
 from llmft.models.flat.decoder import Layer, through
 from llmft.models.flat.pointwise import rotate
 
 # N flat tokens, Q of them that ask, V vocabulary, H query heads, K key/value heads, E head width
+
+STEP = 8
+"""Numbers of rows are multiples of it, if they are not less: a row for nothing costs a tenth of what making a size's programs does, once."""
 
 
 class Keeper(Protocol):
@@ -29,10 +33,12 @@ class Attending:
 
     arena = None  # nothing waits for gradients
 
-    def __init__(self, keeper: Keeper, place: int, layer: Layer, rows: Tensor | None, cos_NE: Tensor, sin_NE: Tensor) -> None:
+    def __init__(
+        self, keeper: Keeper, place: int, layer: Layer, rows: Tensor | None, asking: int, cos_NE: Tensor, sin_NE: Tensor
+    ) -> None:
         self.keeper, self.place, self.layer, self.rows = keeper, place, layer, rows
         self.turn_k = cos_NE[:, None], sin_NE[:, None]
-        self.turn_q = self.turn_k if rows is None else (cos_NE[rows, None], sin_NE[rows, None])
+        self.turn_q = self.turn_k if rows is None else (cos_NE[rows[:asking], None], sin_NE[rows[:asking], None])
         self.width = cos_NE.shape[-1]
 
     def heads(self, x: Tensor) -> Tensor:
@@ -41,9 +47,11 @@ class Attending:
 
     def forward(self, q_QHE: Tensor, k_NKE: Tensor, v_NKE: Tensor) -> tuple[Tensor, None]:
         """Return what is read (Q, H, E), and nothing for a backward pass."""
-        q_QHE, k_NKE = rotate(q_QHE, *self.turn_q), rotate(k_NKE, *self.turn_k)
+        asking, tokens = len(self.turn_q[0]), len(self.turn_k[0])
+        turned_QHE, k_NKE = rotate(q_QHE[:asking], *self.turn_q), rotate(k_NKE[:tokens], *self.turn_k)
         layer, ends = self.layer, self.rows is not None
-        return self.keeper.read(self.place, q_QHE, k_NKE, v_NKE, layer.scale, layer.window, ends), None
+        out_QHE = self.keeper.read(self.place, turned_QHE, k_NKE, v_NKE[:tokens], layer.scale, layer.window, ends)
+        return out_QHE if asking == len(q_QHE) else filling.to_rows(out_QHE.flatten(1), len(q_QHE)).view(q_QHE.shape), None
 
 
 def flat_scores(
@@ -56,10 +64,18 @@ def flat_scores(
     dtype: torch.dtype,
 ) -> Tensor:
     """Return the scores (Q, V) after the tokens at `rows`, None: all. In the last layer the others leave keys and values alone."""
-    base = model.base_model
+    base, asking = model.base_model, len(tokens_N if rows is None else rows)
     h_ND = base.embed_tokens(tokens_N).to(dtype)  # type: ignore[operator]
     cos, sin = base.rotary_emb(h_ND[None], position_ids=positions_N[None])  # type: ignore[operator]
+    if filling.pays(h_ND):
+        h_ND = filled(h_ND)
+        rows = None if rows is None else filled(rows[:, None])[:, 0]  # the first token asks once more
     for place, layer in enumerate(layers):
-        asking = rows if place == len(layers) - 1 else None
-        h_ND = through(h_ND, layer, Attending(keeper, place, layer, asking, cos[0], sin[0]))  # type: ignore[arg-type]
-    return model.get_output_embeddings()(base.norm(h_ND))  # type: ignore[operator]
+        asked = rows if place == len(layers) - 1 else None
+        h_ND = through(h_ND, layer, Attending(keeper, place, layer, asked, asking, cos[0], sin[0]))  # type: ignore[arg-type]
+    return model.get_output_embeddings()(base.norm(h_ND))[:asking]  # type: ignore[operator]
+
+
+def filled(x_ND: Tensor) -> Tensor:
+    """Return rows up to a multiple of STEP, those that are added zeros; a few as they are."""
+    return x_ND if len(x_ND) < STEP else filling.to_rows(x_ND, len(x_ND) + filling.missing(len(x_ND), STEP))

@@ -43,6 +43,7 @@ def generated_by_llmft(job: Job, prompts: list[list[int]]) -> Iterator[tuple[int
     from pathlib import Path
 
     from llmft.config.schema import Generation
+    from llmft.hardware import heap
     from llmft.models.generate import generate, generation_config
     from llmft.models.load import load_pretrained
 
@@ -51,6 +52,7 @@ def generated_by_llmft(job: Job, prompts: list[list[int]]) -> Iterator[tuple[int
     tokenizer = pretrained.tokenizer
     settings = Generation(max_new_tokens=NEW_TOKENS, batch_size=job.micro)
     config = generation_config(settings, pretrained, [tokenizer.eos_token_id], tokenizer.pad_token_id)
+    heap.settle()  # as `llmft predict` and evaluations do before they write
     yield -1, []
     for place, continuation in generate(pretrained, prompts, config, job.micro, job.weights):
         yield place, continuation.ids

@@ -1,0 +1,26 @@
+"""A decoder's pass on the layers of training: in 16 bits, where rows of zeros stand behind those of tokens."""
+
+import pytest
+import torch
+
+from llmft.models.decoding import flat_pass
+from llmft.models.decoding.decoder import Prompts
+
+
+@pytest.mark.parametrize("count", [3, 9, 11])
+@pytest.mark.parametrize("name", ["llama", "mistral"])
+def test_scores_are_the_models_own(open_writer, sources_for, monkeypatch, name, count):
+    pretrained = open_writer(name)
+    model, sources = pretrained.model.eval(), sources_for(pretrained)[:count]
+    following = [source[0] for source in sources]
+    with torch.no_grad():
+        texts = [*sources, *([*source, token] for source, token in zip(sources, following, strict=True))]
+        expected = torch.stack([model(torch.tensor([text]), use_cache=False).logits[0, -1] for text in texts])
+    rows, through = [], flat_pass.through
+    monkeypatch.setattr(flat_pass, "through", lambda h, *rest: (rows.append(len(h)), through(h, *rest))[1])
+    model.to(torch.bfloat16)
+    with torch.no_grad():
+        prompts = Prompts(model, count, max(map(len, sources)), 4)
+        found = torch.cat([prompts.begin(sources), prompts.step(torch.tensor(following))])
+    assert all(each % flat_pass.STEP == 0 for each in rows) or count < flat_pass.STEP
+    assert (found - expected).norm() < 0.02 * expected.norm()  # a step of bfloat16 is 0.008
