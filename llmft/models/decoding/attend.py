@@ -5,7 +5,6 @@ no mask: who sees what is known to the texts being written (`decoder.Prompts`, `
 model's forward pass as the keyword argument `texts`.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,9 +19,6 @@ from llmft.models.attention import UNKNOWN_SOFTMAX, UnsupportedAttention
 
 KEPT_KEYS = "llmft_kept_keys"
 BLOCK = 96  # queries at a time: of the scores above the diagonal, few are computed in vain
-TOGETHER = {"cpu": 8}
-"""Texts whose next tokens attend at once; other devices: all. Each such part reads as many keys as its longest text has: with 48 texts of
-122 to 443 tokens, parts of 8 took 0.71 of the time of one (0.76 in float32), parts of 24 0.80."""
 
 Masks = dict[tuple[int, int, int | None], Tensor]
 """What `hidden` has returned, by numbers of queries and keys and by window: the same for all layers of a pass."""
@@ -89,19 +85,6 @@ def next_tokens(query_RHD: Tensor, key_RKTD: Tensor, value_RKTD: Tensor, mask: T
     texts, heads, width = query_RHD.shape
     rows = query_RHD.reshape(texts, key_RKTD.shape[1], -1, width)
     return F.scaled_dot_product_attention(rows, key_RKTD, value_RKTD, attn_mask=mask, scale=scale).reshape(texts, heads, width)
-
-
-def next_tokens_in_parts(
-    query_RHD: Tensor, key_RKTD: Tensor, value_RKTD: Tensor, mask: Tensor, scale: float, totals: Sequence[int]
-) -> Tensor:
-    """The same for texts of different lengths: of text i only the first `totals[i]` keys count."""
-    size = TOGETHER.get(query_RHD.device.type, len(totals))
-    found = []
-    for start in range(0, len(totals), size):
-        part, total = slice(start, start + size), max(totals[start : start + size])
-        seen = key_RKTD[part, :, :total], value_RKTD[part, :, :total], mask[part, :, :, :total]
-        found.append(next_tokens(query_RHD[part], *seen, scale))
-    return found[0] if len(found) == 1 else torch.cat(found)
 
 
 def beams_over_source(query_RHD: Tensor, key_SKTD: Tensor, value_SKTD: Tensor, mask: Tensor | None, scale: float) -> Tensor:

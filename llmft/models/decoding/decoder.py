@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from llmft.models.attention import UnsupportedAttention, attention
-from llmft.models.decoding.attend import KEPT_KEYS, Masks, beams_over_both, causal, next_tokens_in_parts
+from llmft.models.decoding.attend import KEPT_KEYS, Masks, beams_over_both, causal, next_tokens
 from llmft.models.decoding.buffers import Buffer, Kept, Layer, moved
 from llmft.models.decoding.flat_pass import flat_scores
 from llmft.models.flat.decoder import layers_of
@@ -228,8 +228,8 @@ class Prompts:
         query_RHD, used = query_HND.transpose(0, 1), len(self.prompts)
         before, own_mask = self.mask_of(window, values)
         if self.beams == 1:
-            totals = [length + 1 for length in self.lengths]
-            return next_tokens_in_parts(query_RHD, keys[:used], values[:used], before, scale, totals)
+            total = max(self.lengths) + 1
+            return next_tokens(query_RHD, keys[:used, :, :total], values[:used, :, :total], before, scale)
         assert layer.own is not None
         total, stop = max(self.prompts), self.written[0] + 1
         source = (keys[:used, :, :total], values[:used, :, :total], before)

@@ -110,16 +110,6 @@ def test_prompts_that_begin_alike(open_writer, reference, name, beams):
 
 
 @pytest.mark.usefixtures("ours")
-@pytest.mark.parametrize("size", [2, 3])
-def test_texts_that_attend_in_parts(open_writer, sources_for, reference, monkeypatch, size):
-    monkeypatch.setattr("llmft.models.decoding.attend.TOGETHER", {"cpu": size})
-    for name in ("gpt2", "llama", "mistral"):
-        pretrained = open_writer(name)
-        sources, config = sources_for(pretrained), configured(pretrained, {})
-        assert written(pretrained, sources, config) == reference(pretrained, sources, config)
-
-
-@pytest.mark.usefixtures("ours")
 def test_prompts_longer_than_a_pass(open_writer, sources_for, reference, monkeypatch):
     monkeypatch.setattr("llmft.models.decoding.decoder.PASS_TOKENS", {"cpu": 8})
     for name in ("gpt2", "mistral", "bart"):
