@@ -6,7 +6,9 @@ from torch import Tensor
 
 from llmft.data.batch import Stream
 from llmft.hardware.arena import Arena
-from llmft.models.flat import causal, varlen
+from llmft.models.flat import varlen
+from llmft.models.flat.blocks import blocks_of
+from llmft.models.flat.causal import Causal
 from llmft.models.flat.pointwise import rotate
 
 # N flat tokens, Q of them that ask, H query heads, K key/value heads, E head width
@@ -42,7 +44,8 @@ class Attending:
             assert parents is None
             self._ends = varlen.ends_of(lengths, cos_NE.device)
         else:
-            self._blocks = causal.blocks_of(lengths, window, None if rows is None else rows.tolist(), parents)
+            self._blocks = blocks_of(lengths, window, None if rows is None else rows.tolist(), parents)
+            self._causal: dict[tuple[int, int], Causal] = {}  # by numbers of heads
             cos_Q1E, sin_Q1E = self._turn_q
             self._turn_q = cos_Q1E * scale, sin_Q1E * scale  # so that queries are scaled where they are turned
 
@@ -52,20 +55,21 @@ class Attending:
 
     def forward(self, q_QHE: Tensor, k_NKE: Tensor, v_NKE: Tensor) -> tuple[Tensor, Any]:
         """Return what is read (Q, H, E), and what the backward pass needs."""
-        q_QHE, k_NKE = self._turned(q_QHE, *self._turn_q), self._turned(k_NKE, *self._turn_k)
+        q_QHE, k_NKE = rotate(q_QHE, *self._turn_q), rotate(k_NKE, *self._turn_k)
         if self._ends is not None:
             return varlen.attend(q_QHE, k_NKE, v_NKE, self._ends, self._scale, self._window)
-        return causal.attend(q_QHE, k_NKE, v_NKE, self._blocks, self.arena)
-
-    def _turned(self, x_NHE: Tensor, cos_N1E: Tensor, sin_N1E: Tensor) -> Tensor:
-        return rotate(x_NHE, cos_N1E, sin_N1E, None if self.arena is None else self.arena.empty(x_NHE.shape, x_NHE.dtype))
+        heads = q_QHE.shape[1], k_NKE.shape[1]
+        if heads not in self._causal:
+            self._causal[heads] = Causal(self._blocks, *heads, q_QHE)
+        return self._causal[heads].forward(q_QHE, k_NKE, v_NKE, self.arena)
 
     def backward(self, held: Any, gradient_QHE: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the gradients of q, k and v, as heads; those of v side by side."""
         if self._ends is not None:
             dq_QHE, dk_NKE, dv_NKE = varlen.attend_backward(gradient_QHE, held)
         else:
-            dq_QHE, dk_NKE, dv_NKE = causal.attend_backward(gradient_QHE, held, self._blocks)
+            heads = gradient_QHE.shape[1], len(held.k_KNE)
+            dq_QHE, dk_NKE, dv_NKE = self._causal[heads].backward(gradient_QHE, held)
         (cos_q, sin_q), (cos_k, sin_k) = self._turn_q, self._turn_k
         # turned back by the opposite angle
         return rotate(dq_QHE, cos_q, -sin_q), rotate(dk_NKE, cos_k, -sin_k), dv_NKE.flatten(1)

@@ -39,11 +39,11 @@ class AttentionHalf(Function):
         asked, arena = attending.rows, attending.arena
         normed_heads = tensors[-1] is not None  # whose norms read again what comes in
         if asked is None:
-            (q_out, k_out, v_out), low = project(x_ND, [q, k, v], arena=arena, kept=[normed_heads, normed_heads, True])
+            (q_out, k_out, v_out), low = project(x_ND, [q, k, v], arena=arena, kept=[normed_heads, normed_heads, False])
             low_q, residual = Low(), h_ND
         else:
             (q_out,), low_q = project(x_ND[asked], [q], arena=arena, kept=[normed_heads])
-            (k_out, v_out), low = project(x_ND, [k, v], arena=arena, kept=[normed_heads, True])
+            (k_out, v_out), low = project(x_ND, [k, v], arena=arena, kept=[normed_heads, False])
             residual = h_ND[asked]
         q_QHE, scale_q = norm_heads(attending.heads(q_out), tensors[-2], eps)
         k_NKE, scale_k = norm_heads(attending.heads(k_out), tensors[-1], eps)

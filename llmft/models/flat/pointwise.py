@@ -68,11 +68,11 @@ def _rms_norm_backward(gradient_ND: Tensor, x_ND: Tensor, scale_N1: Tensor, weig
 
 
 @fused_on_gpu
-def rotate(x_NHE: Tensor, cos_N1E: Tensor, sin_N1E: Tensor, out: Tensor | None = None) -> Tensor:
-    """Turn pairs of numbers, half a head apart, by their position's angle (Su et al. 2021, arXiv:2104.09864); into `out`, if given."""
+def rotate(x_NHE: Tensor, cos_N1E: Tensor, sin_N1E: Tensor) -> Tensor:
+    """Turn pairs of numbers, half a head apart, by their position's angle (Su et al. 2021, arXiv:2104.09864)."""
     half = x_NHE.shape[-1] // 2
     left, right = x_NHE[..., :half], x_NHE[..., half:]
-    out_NHE = torch.mul(x_NHE, cos_N1E, out=out)
+    out_NHE = x_NHE * cos_N1E
     out_NHE[..., :half].addcmul_(right, sin_N1E[..., :half], value=-1)
     out_NHE[..., half:].addcmul_(left, sin_N1E[..., half:])
     return out_NHE

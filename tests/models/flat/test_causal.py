@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from llmft.models.flat import causal
-from llmft.models.flat.causal import attend, attend_backward, blocks_of
+from llmft.models.flat import blocks as cut
+from llmft.models.flat.blocks import blocks_of
+from llmft.models.flat.causal import Causal
 
 LENGTHS = (4, 1, 9, 35)
 SCALE = 0.3
@@ -30,8 +31,8 @@ def by_formula(q, k, v, window):
 @pytest.mark.parametrize("num_key_heads", [1, 2, 4])
 @pytest.mark.parametrize("sizes", [(128, 192), (16, 24)], ids=["one block each", "several blocks"])
 def test_outputs_and_gradients(rows, window, num_key_heads, sizes, monkeypatch):
-    monkeypatch.setattr(causal, "ROWS", sizes[0])
-    monkeypatch.setattr(causal, "MOST_ROWS", sizes[1])
+    monkeypatch.setattr(cut, "ROWS", sizes[0])
+    monkeypatch.setattr(cut, "MOST_ROWS", sizes[1])
     torch.manual_seed(0)
     total = sum(LENGTHS)
     q, k, v = (torch.randn(total, heads, 8, requires_grad=True) for heads in (4, num_key_heads, num_key_heads))
@@ -39,9 +40,10 @@ def test_outputs_and_gradients(rows, window, num_key_heads, sizes, monkeypatch):
     expected = by_formula(q, k, v, window)[asked]
     blocks = blocks_of(LENGTHS, window, rows)
     with torch.no_grad():
-        found, held = attend(q[asked] * SCALE, k, v, blocks)
+        attention = Causal(blocks, 4, num_key_heads, q)
+        found, held = attention.forward(q[asked] * SCALE, k, v)
         incoming = torch.randn_like(found)
-        dscaled, *others = attend_backward(incoming, held, blocks)
+        dscaled, *others = attention.backward(incoming, held)
     torch.testing.assert_close(found, expected)
     dq, dk, dv = torch.autograd.grad(expected, [q, k, v], incoming)
     for one, two in zip((dscaled * SCALE, *others), (dq[asked], dk, dv), strict=True):
@@ -55,9 +57,9 @@ PIECES, PARENTS = (6, 2, 5, 3, 4), (-1, 0, 0, 2, -1)  # 6 tokens that two go on 
 @pytest.mark.parametrize("window", [None, 3])
 @pytest.mark.parametrize("sizes", [(128, 192), (2, 3)], ids=["one block each", "several blocks"])
 def test_pieces_read_what_is_before_them(rows, window, sizes, monkeypatch):
-    monkeypatch.setattr(causal, "STEP", 2)
-    monkeypatch.setattr(causal, "ROWS", sizes[0])
-    monkeypatch.setattr(causal, "MOST_ROWS", sizes[1])
+    monkeypatch.setattr(cut, "STEP", 2)
+    monkeypatch.setattr(cut, "ROWS", sizes[0])
+    monkeypatch.setattr(cut, "MOST_ROWS", sizes[1])
     torch.manual_seed(0)
     ends = [sum(PIECES[: place + 1]) for place in range(len(PIECES))]
     q, k, v = (torch.randn(ends[-1], heads, 8, requires_grad=True) for heads in (4, 2, 2))
@@ -73,34 +75,14 @@ def test_pieces_read_what_is_before_them(rows, window, sizes, monkeypatch):
     asked = slice(None) if rows is None else rows
     blocks = blocks_of(PIECES, window, rows, PARENTS)
     with torch.no_grad():
-        found, held = attend(q[asked] * SCALE, k, v, blocks)
+        attention = Causal(blocks, 4, 2, q)
+        found, held = attention.forward(q[asked] * SCALE, k, v)
         incoming = torch.randn_like(found)
-        dscaled, *others = attend_backward(incoming, held, blocks)
+        dscaled, *others = attention.backward(incoming, held)
     torch.testing.assert_close(found, expected[asked])
     dq, dk, dv = torch.autograd.grad(expected[asked], [q, k, v], incoming)
     for one, two in zip((dscaled * SCALE, *others), (dq[asked], dk, dv), strict=True):
         torch.testing.assert_close(one, two)
-
-
-def test_blocks_leave_out_what_no_query_sees():
-    """Of 400 tokens three blocks, each with the keys up to its last one: two thirds of all pairs instead of all."""
-    blocks = blocks_of((400,), None)
-    assert [block.rows for block in blocks] == [slice(0, 128), slice(128, 256), slice(256, 400)]
-    assert [block.keys for block in blocks] == [(slice(0, 128),), (slice(0, 256),), (slice(0, 400),)]
-    assert [block.hidden.shape[1] for block in blocks] == [127, 127, 143]  # all see the first key of their own block
-
-
-def test_a_window_leaves_out_what_is_before_it():
-    blocks = blocks_of((400,), 16)
-    assert [block.keys for block in blocks] == [(slice(0, 128),), (slice(113, 257),), (slice(241, 401),)]
-
-
-def test_sizes_are_few():
-    """Of documents of 1 to 500 tokens: blocks of 128 queries or of 16 to 192, behind none or up to three of 128."""
-    blocks = blocks_of(range(1, 501), None)
-    assert {(len(block.hidden), block.shown) for block in blocks} <= {
-        (rows, 128 * before + rows) for rows in range(16, 208, 16) for before in range(4)
-    }
 
 
 @pytest.mark.parametrize("offset", [0, 9])
@@ -111,16 +93,12 @@ def test_sixteen_bits_do_not_round_scores(offset):
     q, k = 0.125 * (q + offset / 8), k + offset
     q, k, v, incoming = (each.bfloat16() for each in (q, k, v, incoming))
     blocks = blocks_of((200,), None)
-    exact, held = attend(q.float(), k.float(), v.float(), blocks)
-    wanted = attend_backward(incoming.float(), held, blocks)
-    rounded, held = attend(q, k, v, blocks)
+    attention = Causal(blocks, 6, 2, q.float())
+    exact, held = attention.forward(q.float(), k.float(), v.float())
+    wanted = attention.backward(incoming.float(), held)
+    attention = Causal(blocks, 6, 2, q)
+    rounded, held = attention.forward(q, k, v)
     assert (rounded.float() - exact).norm() / exact.norm() < 0.004  # half of a bit, of 8
-    for one, two in zip(attend_backward(incoming, held, blocks), wanted, strict=True):
+    for one, two in zip(attention.backward(incoming, held), wanted, strict=True):
         assert one.dtype == torch.bfloat16
         assert (one.float() - two).norm() / two.norm() < (0.03 if offset else 0.01)  # the offset cancels out in q's gradient
-
-
-def test_blocks_of_long_documents_are_small(monkeypatch):
-    monkeypatch.setattr(causal, "MOST_SCORES", 64 * 800)
-    blocks = blocks_of((800, 40), None)
-    assert [len(block.hidden) for block in blocks] == [64] * 11 + [96, 48]
