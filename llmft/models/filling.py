@@ -22,9 +22,9 @@ def pays(x: Tensor) -> bool:
     return x.dtype.itemsize < 4 and x.device.type == "cpu"
 
 
-def missing(count: int, step: int = STEP) -> int:
-    """Return how many rows are missing to a multiple."""
-    return -count % step
+def rounded_up(count: int, step: int = STEP) -> int:
+    """Return the multiple that is not less."""
+    return -(-count // step) * step
 
 
 def to_rows(x_ND: Tensor, count: int) -> Tensor:
@@ -34,4 +34,4 @@ def to_rows(x_ND: Tensor, count: int) -> Tensor:
 
 def filled_up_rows(rows_M: Tensor) -> Tensor:
     """Return the places of rows, the last one several times; none of none."""
-    return torch.cat([rows_M, rows_M[-1:].expand(missing(len(rows_M), FEW_STEP))])
+    return torch.cat([rows_M, rows_M[-1:].expand(rounded_up(len(rows_M), FEW_STEP) - len(rows_M))])

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from llmft.models import filling
-from llmft.models.filling import filled_up_rows, missing, pays, to_rows
+from llmft.models.filling import filled_up_rows, pays, rounded_up, to_rows
 
 
 def test_sizes():
-    assert [missing(count) for count in (0, 1, 63, 64, 65)] == [0, 63, 1, 0, 63]
+    assert [rounded_up(count) for count in (0, 1, 63, 64, 65)] == [0, 64, 64, 64, 128]
     assert to_rows(torch.ones(2, 3), 4).tolist() == [[1] * 3, [1] * 3, [0] * 3, [0] * 3]
     assert filled_up_rows(torch.tensor([3, 7])).tolist() == [3] + [7] * 31
     assert filled_up_rows(torch.arange(32)).tolist() == list(range(32))

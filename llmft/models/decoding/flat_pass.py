@@ -78,4 +78,4 @@ def flat_scores(
 
 def filled(x_ND: Tensor) -> Tensor:
     """Return rows up to a multiple of STEP, those that are added zeros; a few as they are."""
-    return x_ND if len(x_ND) < STEP else filling.to_rows(x_ND, len(x_ND) + filling.missing(len(x_ND), STEP))
+    return x_ND if len(x_ND) < STEP else filling.to_rows(x_ND, filling.rounded_up(len(x_ND), STEP))

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from llmft.models.filling import rounded_up
+
 # N flat tokens, Q of them that ask, R queries of a block, S keys that it is shown
 
 ROWS, MOST_ROWS = 96, 144
@@ -85,7 +87,7 @@ def block_of(rows: slice, places: Sequence[int], chain: Sequence[slice], window:
     """Return the block of queries at these places of a document, whose tokens are at `chain`; keys are a multiple of `step`."""
     start = 0 if window is None else max(0, places[0] - window + 1)
     shown = rounded_up(places[-1] + 1 - start, step)
-    asking = torch.tensor([*places, *[places[-1]] * (rounded_up(len(places)) - len(places))])
+    asking = torch.tensor([*places, *[places[-1]] * (rounded_up(len(places), STEP) - len(places))])
     age = asking[:, None] - torch.arange(start, start + shown)
     hidden = (age < 0) if window is None else (age < 0) | (age >= window)
     seen_by_all = int(hidden.any(0).int().argmax()) if hidden.any() else shown
@@ -109,8 +111,3 @@ def cut_out(chain: Sequence[slice], start: int, stop: int) -> tuple[slice, ...]:
 def tokens_of(places: Sequence[slice]) -> int:
     """Return how many tokens there are at these places."""
     return sum(place.stop - place.start for place in places)
-
-
-def rounded_up(count: int, step: int = STEP) -> int:
-    """Return the multiple of `step` that is not less."""
-    return -(-count // step) * step

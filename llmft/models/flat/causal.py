@@ -13,6 +13,7 @@ from torch import Tensor
 
 from llmft.hardware.arena import Arena, empty
 from llmft.models.flat.blocks import FEW_STEP, Block, tokens_of
+from llmft.models.layout import layout_of
 
 # N flat tokens, Q of them that ask, H query heads, K key/value heads of G query heads each, E head width
 # R queries of a block, S keys that it is shown, P rows of all blocks: of each block, K heads of G heads of R queries
@@ -50,25 +51,22 @@ class Causal:
 
     def __init__(self, blocks: Sequence[Block], heads: int, key_heads: int, like: Tensor) -> None:
         self._blocks = blocks
-        self._shape = sum(block.rows.stop - block.rows.start for block in blocks), heads
-        self._order_P, self._filling, self._places = order_of(blocks, heads, key_heads)
+        self._layout = layout_of(rows_of(block, heads, key_heads) for block in blocks)
         self._laid = laid_of(blocks, heads, key_heads, like)
 
     def forward(self, q_QHE: Tensor, k_NKE: Tensor, v_NKE: Tensor, arena: Arena | None = None) -> tuple[Tensor, Held]:
         """Return what each query reads (Q, H, E) and what the backward pass needs, both in an arena if there is one."""
-        rows = q_QHE.flatten(0, 1)
-        q_PE = torch.index_select(rows, 0, self._order_P, out=empty(arena, q_QHE, len(self._order_P), rows.shape[1]))
-        held = Held(q_PE, heads_first(k_NKE, arena), heads_first(v_NKE, arena))
-        out_PE = torch.empty_like(q_PE)
+        held = Held(self._layout.lay_out(q_QHE.flatten(0, 1), arena), heads_first(k_NKE, arena), heads_first(v_NKE, arena))
+        out_PE = torch.empty_like(held.q_PE)
         q_wide, k_wide = self._wide(held.q_PE), self._wide(held.k_KNE)
         for block, laid in zip(self._blocks, self._laid, strict=True):
             torch.bmm(weights_of(q_wide, k_wide, block, laid), at(held.v_KNE, block), out=laid.of(out_PE))
-        return self._flat(out_PE, empty(arena, q_QHE, *self._shape, rows.shape[1])), held
+        return self._layout.flat(out_PE, arena).view(q_QHE.shape), held
 
     def backward(self, gradient_QHE: Tensor, held: Held) -> tuple[Tensor, Tensor, Tensor]:
         """Return the gradients of the scaled q, of k and of v."""
         q_PE, k_KNE, v_KNE = held
-        gradient_PE = gradient_QHE.flatten(0, 1).index_select(0, self._order_P).index_fill_(0, self._filling, 0)
+        gradient_PE = self._layout.lay_out_gradient(gradient_QHE.flatten(0, 1))
         dq_PE, q_wide, k_wide = torch.empty_like(q_PE), self._wide(q_PE), self._wide(k_KNE)
         dk_KNE, dv_KNE = torch.zeros_like(k_KNE, dtype=k_wide.dtype), torch.zeros_like(v_KNE, dtype=k_wide.dtype)
         for block, laid in zip(self._blocks, self._laid, strict=True):
@@ -79,7 +77,7 @@ class Causal:
             torch.bmm(laid.dscores, at(k_KNE, block), out=laid.of(dq_PE))
             add_at(dk_KNE, block, torch.bmm(laid.dscores.transpose(1, 2), laid.of(q_PE)))
         dk_NKE, dv_NKE = (each[:, :-FEW_STEP].transpose(0, 1).to(k_KNE.dtype) for each in (dk_KNE, dv_KNE))
-        return self._flat(dq_PE, torch.empty_like(gradient_QHE)), dk_NKE, dv_NKE
+        return self._layout.flat(dq_PE).view(gradient_QHE.shape), dk_NKE, dv_NKE
 
     def _wide(self, x: Tensor) -> Tensor:
         """Return a tensor in the format of scores.
@@ -88,25 +86,12 @@ class Causal:
         """
         return x.to(torch.promote_types(x.dtype, torch.float32))
 
-    def _flat(self, x_PE: Tensor, out_QHE: Tensor) -> Tensor:
-        """Bring the rows of blocks, but not those that fill them up, back to where they came from."""
-        torch.index_select(x_PE, 0, self._places, out=out_QHE.flatten(0, 1))
-        return out_QHE
 
-
-def order_of(blocks: Sequence[Block], heads: int, key_heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return which head of which query (QH) each row of the blocks is (P), which rows only fill up, and where each head is (QH)."""
+def rows_of(block: Block, heads: int, key_heads: int) -> tuple[Tensor, Tensor]:
+    """Return which head of which query (QH) a block's rows are (K, G, R), and which of them only fill up (R)."""
+    query_R = torch.arange(block.rows.start, block.rows.start + len(block.hidden))
     head_KG1 = torch.arange(heads).view(key_heads, -1, 1)
-    order, filling = [], []
-    for block in blocks:
-        query_R = torch.arange(block.rows.start, block.rows.start + len(block.hidden))
-        order.append((query_R.clamp(max=block.rows.stop - 1) * heads + head_KG1).flatten())
-        filling.append((query_R >= block.rows.stop).expand(key_heads, heads // key_heads, -1).flatten())
-    order_P, filling_P = (torch.cat(each) if each else torch.empty(0, dtype=torch.long) for each in (order, filling))
-    own = (filling_P == 0).nonzero()[:, 0]
-    places = torch.empty_like(own)
-    places[order_P[own]] = own
-    return order_P, filling_P.nonzero()[:, 0], places
+    return query_R.clamp(max=block.rows.stop - 1) * heads + head_KG1, query_R >= block.rows.stop
 
 
 def laid_of(blocks: Sequence[Block], heads: int, key_heads: int, like: Tensor) -> list[Laid]:

@@ -130,7 +130,7 @@ def run(model: PreTrainedModel, layers: list[Layer], h_ND: Tensor, stream: Strea
 
 def filled_up(stream: Stream) -> Stream:
     """Return a stream with a document behind it that belongs to rows of zeros."""
-    count = filling.missing(len(stream.tokens_N))
+    count = filling.rounded_up(len(stream.tokens_N)) - len(stream.tokens_N)
     if not count:
         return stream
     last = stream_of([np.zeros(count, dtype=np.int64)])

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from llmft.models.dropout import Mask, draw
+from llmft.models.filling import rounded_up
+from llmft.models.layout import Layout, layout_of
 
-# Q and K flat tokens that ask and that are asked, D width of all heads, P rows of documents that are filled up
-# B documents of a group, L queries and S keys of each, H heads, E head width, X = BH
+# Q and K flat tokens that ask and that are asked, D width of all heads, H heads, E head width
+# B documents of a group, L queries and S keys of each, X = BH, P rows of heads: of each group (X, L), filled up
 
 STEP = 8
 """Documents are filled up to multiples of it: more of them are alike then, and oneDNN makes a program for each size of a product."""
@@ -24,9 +26,9 @@ MOST_SCORES = 1 << 17
 
 
 class Group(NamedTuple):
-    """Documents computed at once, filled up to `queries` (L) and `keys` (S) each, their rows at `asking` and `asked`.
+    """Documents computed at once, filled up to `queries` (L) and `keys` (S) each, the rows of their heads at `asking` and `asked`.
 
-    `hidden` (B, 1, 1, at most S) tells which of the last keys are filling; None: none is.
+    `hidden` (B, 1, 1, at most S) is added to the scores of the last keys, minus infinity for filling; None: none is.
     """
 
     queries: int
@@ -35,69 +37,52 @@ class Group(NamedTuple):
     asked: slice
     hidden: Tensor | None
 
-    def asking_heads(self, x_PD: Tensor, heads: int) -> Tensor:
-        """Return the heads of its queries (X, L, E)."""
-        return heads_first(x_PD[self.asking], self.queries, heads).flatten(0, 1)
+    def of_queries(self, x_PE: Tensor) -> Tensor:
+        """Return what is at its queries (X, L, E), a view."""
+        return x_PE[self.asking].view(-1, self.queries, x_PE.shape[1])
 
-    def asked_heads(self, x_PD: Tensor, heads: int) -> Tensor:
-        """Return the heads of its keys (X, S, E)."""
-        return heads_first(x_PD[self.asked], self.keys, heads).flatten(0, 1)
-
-
-class Filled(NamedTuple):
-    """Flat rows laid out so that documents of a group are equally long: `rows_P` of the flat ones, any for filling.
-
-    filling: the places of that; places: where the flat rows went.
-    """
-
-    rows_P: Tensor
-    filling: Tensor
-    places: Tensor
-
-    def lay_out(self, x: Tensor) -> Tensor:
-        """Return flat rows in their new places (P, D)."""
-        return x.index_select(0, self.rows_P)
-
-    def lay_out_gradient(self, x: Tensor) -> Tensor:
-        """The same with zeros for filling, from which nothing comes back."""
-        return self.lay_out(x).index_fill_(0, self.filling, 0)
-
-    def flat(self, x_PD: Tensor) -> Tensor:
-        """Return rows to the places that they came from."""
-        return x_PD.index_select(0, self.places)
+    def of_keys(self, x_PE: Tensor) -> Tensor:
+        """Return what is at its keys (X, S, E), a view."""
+        return x_PE[self.asked].view(-1, self.keys, x_PE.shape[1])
 
 
 class Groups(NamedTuple):
-    """All documents of a batch, put in groups."""
+    """All documents of a batch, put in groups, for layers with so many heads."""
 
-    queries: Filled
-    keys: Filled
+    heads: int
+    queries: Layout
+    keys: Layout
     each: tuple[Group, ...]
 
 
-def groups_of(queries: Sequence[int], keys: Sequence[int]) -> Groups:
-    """Put documents with so many queries and keys each in groups; some, not all, may have no queries, and none no keys."""
+def groups_of(queries: Sequence[int], keys: Sequence[int], heads: int, dtype: torch.dtype) -> Groups:
+    """Put documents with so many queries and keys each in groups; some, not all, may have no queries, and none no keys.
+
+    dtype: what is computed in.
+    """
     assert len(queries) == len(keys), f"{len(queries)} documents ask, {len(keys)} are asked"
     assert min(keys) > 0, "a document of no tokens is asked"
     sizes = list(zip(filled_up(queries), filled_up(keys), strict=True))
     groups: list[Group] = []
-    members: list[int] = []
+    members: list[list[int]] = []
     asking, asked = 0, 0
     for (length, width), alike in groupby(sorted(range(len(sizes)), key=sizes.__getitem__), sizes.__getitem__):
         for part in parts_of(list(alike), max(1, MOST_SCORES // (length * width))):
-            stops = asking + length * len(part), asked + width * len(part)
-            hidden = hidden_of([keys[member] for member in part], width)
+            rows = heads * len(part)
+            stops = asking + rows * length, asked + rows * width
+            hidden = hidden_of([keys[member] for member in part], width, dtype)
             groups.append(Group(length, width, slice(asking, stops[0]), slice(asked, stops[1]), hidden))
             asking, asked = stops
-            members += part
-    lengths, widths = zip(*sizes, strict=True)
-    return Groups(filled(queries, lengths, members), filled(keys, widths, members), tuple(groups))
+            members.append(part)
+    of_queries = layout_of(rows_of(queries, [group.queries for group in groups], members, heads))
+    of_keys = layout_of(rows_of(keys, [group.keys for group in groups], members, heads))
+    return Groups(heads, of_queries, of_keys, tuple(groups))
 
 
 def filled_up(counts: Sequence[int]) -> list[int]:
     """Return the lengths that documents are filled up to: multiples of STEP, at least one token, none longer than the longest."""
     longest = max(counts)
-    return [min(max(1, -(-count // STEP)) * STEP, longest) for count in counts]
+    return [min(rounded_up(max(1, count), STEP), longest) for count in counts]
 
 
 def parts_of(members: Sequence[int], most: int) -> Iterator[list[int]]:
@@ -106,31 +91,44 @@ def parts_of(members: Sequence[int], most: int) -> Iterator[list[int]]:
         yield list(members[start : start + most])
 
 
-def hidden_of(counts: Sequence[int], width: int) -> Tensor | None:
-    """Return which of the last keys are filling."""
+def hidden_of(counts: Sequence[int], width: int, dtype: torch.dtype) -> Tensor | None:
+    """Return what is added to the scores of the last keys."""
     least = min(counts)
-    return None if least == width else (torch.arange(least, width) >= torch.tensor(counts)[:, None])[:, None, None]
+    if least == width:
+        return None
+    filling = torch.arange(least, width) >= torch.tensor(counts)[:, None]
+    return torch.zeros(filling.shape, dtype=dtype).masked_fill_(filling, float("-inf"))[:, None, None]
 
 
-def filled(counts: Sequence[int], sizes: Sequence[int], members: Sequence[int]) -> Filled:
-    """Return where the rows of documents go that are taken in the order of `members`; they have `counts` rows and `sizes` places."""
-    firsts = list(accumulate(counts, initial=0))
-    rows, places = torch.full((sum(sizes),), -1), torch.empty(firsts[-1], dtype=torch.int64)
-    start = 0
-    for member in members:
-        own, count = torch.arange(firsts[member], firsts[member + 1]), counts[member]
-        rows[start : start + count] = own
-        places[own] = torch.arange(start, start + count)
-        start += sizes[member]
-    return Filled(rows.clamp(min=0), (rows < 0).nonzero()[:, 0], places)
+def rows_of(
+    counts: Sequence[int], sizes: Sequence[int], members: Sequence[Sequence[int]], heads: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield which head of which row the rows of each group are (B, H, L), and which of them only fill up (B, 1, L).
+
+    counts: documents' rows; sizes: what they are filled up to in the groups of `members`.
+    """
+    firsts = torch.tensor(list(accumulate(counts, initial=0)))
+    for size, part in zip(sizes, members, strict=True):
+        place_L, member_B = torch.arange(size), torch.tensor(part)
+        fills_BL = place_L >= (firsts[member_B + 1] - firsts[member_B])[:, None]
+        row_BL = (firsts[member_B, None] + place_L).masked_fill_(fills_BL, 0)
+        yield row_BL[:, None] * heads + torch.arange(heads)[:, None], fills_BL[:, None]
+
+
+class Held(NamedTuple):
+    """What the backward pass reads, laid out: queries, keys, values, and of each group the weights and the mask of what is kept of them."""
+
+    q_PE: Tensor
+    k_PE: Tensor
+    v_PE: Tensor
+    each: list[Tensor]
 
 
 @dataclass(frozen=True)
 class Attending:
-    """How the layers of a batch attend: its documents, the heads' number, and the rate at which weights are dropped."""
+    """How the layers of a batch attend: its documents, and the rate at which weights are dropped."""
 
     groups: Groups
-    heads: int
     dropout: float
 
     @property
@@ -138,75 +136,62 @@ class Attending:
         """What makes up for the weights that are dropped."""
         return 1 / (1 - self.dropout)
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, bias_HLS: Tensor | None) -> tuple[Tensor, list[Tensor]]:
-        """Return what each query reads (Q, D), and each group's weights (X, L, S) with the mask of what is kept of them.
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, bias_HLS: Tensor | None) -> tuple[Tensor, Held]:
+        """Return what each query reads (Q, D), and what the backward pass needs.
 
         Queries come scaled. `bias_HLS` is added to scores from its corner on; its first dimension may be 1.
         """
-        queries, keys, groups = self.groups
-        q_PD, k_PD, v_PD = queries.lay_out(q), keys.lay_out(k), keys.lay_out(v)
-        out_PD = torch.empty_like(q_PD)
-        saved = []
+        heads, queries, keys, groups = self.groups
+        q_PE = queries.lay_out(q.view(len(q) * heads, -1))
+        k_PE, v_PE = (keys.lay_out(each.view(len(each) * heads, -1)) for each in (k, v))
+        held = Held(q_PE, k_PE, v_PE, [])
+        out_PE = torch.empty_like(held.q_PE)
         for group in groups:
-            weights, scores = self._weights(group, q_PD, k_PD, bias_HLS)
-            saved.append(weights)
+            weights, scores = self._weights(group, held, bias_HLS)
+            held.each.append(weights)
             if self.dropout:
                 mask = draw((weights.shape[0] * weights.shape[1], weights.shape[2]), self.dropout)
-                saved += mask
+                held.each.extend(mask)
                 weights = torch.mul(weights, mask.ones(weights), out=scores)
-            read_XLE = torch.bmm(weights, group.asked_heads(v_PD, self.heads))
-            self._put(out_PD[group.asking], group.queries, read_XLE.mul_(self.factor) if self.dropout else read_XLE)
-        return queries.flat(out_PD), saved
+            torch.bmm(weights, group.of_keys(held.v_PE), out=group.of_queries(out_PE))
+        return queries.flat(out_PE.mul_(self.factor) if self.dropout else out_PE).view(q.shape), held
 
-    def _weights(self, group: Group, q_PD: Tensor, k_PD: Tensor, bias_HLS: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _weights(self, group: Group, held: Held, bias_HLS: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return softmax(QK^T + bias) (X, L, S), and memory of its size."""
-        q_XLE, k_XES = group.asking_heads(q_PD, self.heads), group.asked_heads(k_PD, self.heads).transpose(1, 2)
+        q_XLE, k_XES = group.of_queries(held.q_PE), group.of_keys(held.k_PE).transpose(1, 2)
+        scores = q_XLE.new_empty(len(q_XLE), group.queries, group.keys)
         if bias_HLS is None:
-            scores = torch.bmm(q_XLE, k_XES)
+            torch.bmm(q_XLE, k_XES, out=scores)
         else:
-            bias = bias_HLS[:, : group.queries, : group.keys].to(q_XLE.dtype)
-            bias = bias.expand(len(q_XLE) // self.heads, self.heads, -1, -1).reshape(-1, group.queries, group.keys)
-            scores = torch.baddbmm(bias, q_XLE, k_XES)
+            scores.unflatten(0, (-1, self.groups.heads)).copy_(bias_HLS[:, : group.queries, : group.keys])
+            scores.baddbmm_(q_XLE, k_XES)
         if group.hidden is not None:
-            last = scores.unflatten(0, (-1, self.heads))[..., -group.hidden.shape[-1] :]
-            last.masked_fill_(group.hidden, float("-inf"))
+            scores.unflatten(0, (-1, self.groups.heads))[..., -group.hidden.shape[-1] :] += group.hidden
         return torch.softmax(scores, -1), scores
 
-    def backward(
-        self, gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, saved: Sequence[Tensor], dbias_HLS: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(self, gradient: Tensor, held: Held, dbias_HLS: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Return the gradients of q, k and v; add that of the bias to `dbias_HLS`."""
-        queries, keys, groups = self.groups
-        gradient_PD = queries.lay_out_gradient(gradient)
+        heads, queries, keys, groups = self.groups
+        gradient_PE = queries.lay_out_gradient(gradient.view(len(gradient) * heads, -1))
         if self.dropout:
-            gradient_PD *= self.factor
-        q_PD, k_PD, v_PD = queries.lay_out(q), keys.lay_out(k), keys.lay_out(v)
-        dq_PD, dk_PD, dv_PD = torch.empty_like(q_PD), torch.empty_like(k_PD), torch.empty_like(v_PD)
-        weights_of = iter(saved)
+            gradient_PE *= self.factor
+        dq_PE, dk_PE, dv_PE = (torch.empty_like(each) for each in held[:3])
+        weights_of = iter(held.each)
         for group in groups:
-            weights = next(weights_of)
-            given_XLE = group.asking_heads(gradient_PD, self.heads)
-            dweights = torch.bmm(given_XLE, group.asked_heads(v_PD, self.heads).transpose(1, 2))
+            weights, given_XLE = next(weights_of), group.of_queries(gradient_PE)
+            dweights = torch.bmm(given_XLE, group.of_keys(held.v_PE).transpose(1, 2))
             left = weights
             if self.dropout:
                 ones = Mask(next(weights_of), next(weights_of)).ones(weights)
                 dweights *= ones
                 left = ones.mul_(weights)
-            self._put(dv_PD[group.asked], group.keys, torch.bmm(left.transpose(1, 2), given_XLE))
+            torch.bmm(left.transpose(1, 2), given_XLE, out=group.of_keys(dv_PE))
             dscores = torch._softmax_backward_data(dweights, weights, -1, weights.dtype)
             if dbias_HLS is not None:
-                summed = dscores.unflatten(0, (-1, self.heads)).sum(0, dtype=dbias_HLS.dtype)
+                summed = dscores.unflatten(0, (-1, heads)).sum(0, dtype=dbias_HLS.dtype)
                 dbias_HLS[:, : group.queries, : group.keys] += summed
-            self._put(dq_PD[group.asking], group.queries, torch.bmm(dscores, group.asked_heads(k_PD, self.heads)))
-            dkeys = torch.bmm(dscores.transpose(1, 2), group.asking_heads(q_PD, self.heads))
-            self._put(dk_PD[group.asked], group.keys, dkeys)
-        return queries.flat(dq_PD), keys.flat(dk_PD), keys.flat(dv_PD)
-
-    def _put(self, rows: Tensor, length: int, part: Tensor) -> None:
-        """Write heads (X, length, E) where they belong, side by side in rows (B length, D)."""
-        heads_first(rows, length, self.heads).copy_(part.unflatten(0, (-1, self.heads)))
-
-
-def heads_first(rows: Tensor, length: int, heads: int) -> Tensor:
-    """Return rows of documents of one length, heads side by side, as heads of documents (B, H, length, E), a view."""
-    return rows.view(-1, length, heads, rows.shape[1] // heads).transpose(1, 2)
+            torch.bmm(dscores, group.of_keys(held.k_PE), out=group.of_queries(dq_PE))
+            torch.bmm(dscores.transpose(1, 2), group.of_queries(held.q_PE), out=group.of_keys(dk_PE))
+        dq_QD = queries.flat(dq_PE).view(gradient.shape)
+        dk_KD, dv_KD = (keys.flat(each).view(-1, gradient.shape[1]) for each in (dk_PE, dv_PE))
+        return dq_QD, dk_KD, dv_KD

@@ -16,7 +16,7 @@ from torch.autograd import Function
 
 from llmft.models.dropout import Mask, draw
 from llmft.models.projection import Low, Projection, project, project_backward, ungrouped
-from llmft.models.ragged.attending import Attending
+from llmft.models.ragged.attending import Attending, Held
 from llmft.models.ragged.norm import Norm, normalise, normalise_backward
 
 # N flat tokens, K flat tokens that are read, D model width, F width of the feed-forward layer, H heads
@@ -130,19 +130,19 @@ class AttentionHalf(Function):
             (keys, values), low_memory = project(memory_KD, [k, v])
         if scale != 1:
             asked *= scale
-        out, weights = attending.forward(asked, keys, values, bias_HLS)
+        out, held = attending.forward(asked, keys, values, bias_HLS)
         (y_ND,), low_out = project(out, [o])
         found_ND, closed = wrap.close(h_ND, y_ND, norm)
         ctx.wrap, ctx.attending, ctx.scale, ctx.projections = wrap, attending, scale, projections
-        read = (h_ND, memory_KD, bias_HLS, x_ND if wrap.first else None, asked, keys, values, out)
+        read = (h_ND, memory_KD, bias_HLS, x_ND if wrap.first else None, out, *held[:3])
         ctx.counts = (len(tensors), len(opened), len(closed))
-        ctx.save_for_backward(*read, *low, *low_memory, *low_out, *tensors, *opened, *closed, *weights)
+        ctx.save_for_backward(*read, *low, *low_memory, *low_out, *tensors, *opened, *closed, *held.each)
         return found_ND
 
     @staticmethod
     def backward(ctx: Any, gradient_ND: Tensor) -> Gradients:
         wrap, attending = ctx.wrap, ctx.attending
-        h_ND, memory_KD, bias_HLS, x_ND, asked, keys, values, out, *rest = ctx.saved_tensors
+        h_ND, memory_KD, bias_HLS, x_ND, out, q_PE, k_PE, v_PE, *rest = ctx.saved_tensors
         low, low_memory, low_out = Low(*rest[:3]), Low(*rest[3:6]), Low(*rest[6:9])
         tensors, opened, closed, weights = parted(rest[9:], ctx.counts)
         norm, (q, k, v, o) = Norm(tensors[0], tensors[1], wrap.eps), ungrouped(ctx.projections, tensors[2:])
@@ -151,7 +151,7 @@ class AttentionHalf(Function):
         dh_ND, dy_ND, dnorm = wrap.close_backward(gradient_ND, closed, norm)
         dout, found_o = project_backward(out, [o], low_out, [dy_ND])
         dbias_HLS = torch.zeros_like(bias_HLS) if bias_HLS is not None and ctx.needs_input_grad[6] else None
-        dasked, dkeys, dvalues = attending.backward(dout, asked, keys, values, weights, dbias_HLS)
+        dasked, dkeys, dvalues = attending.backward(dout, Held(q_PE, k_PE, v_PE, weights), dbias_HLS)
         if ctx.scale != 1:
             dasked *= ctx.scale
         past_ND = None if wrap.first else dh_ND  # a norm that comes last leaves h + f(h)

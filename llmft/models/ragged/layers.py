@@ -185,20 +185,26 @@ def run(
         )
         if bias_HLS is not None and (more := max(lengths) - bias_HLS.shape[1]) > 0:
             bias_HLS = F.pad(bias_HLS, (0, more, 0, more))
-    own, other = groups_of(lengths, lengths), groups_of(lengths, read) if memory_KD is not None else None
+    heads = layers[0].attention.heads if layers else 1
+    own = groups_of(lengths, lengths, heads, h_ND.dtype)
+    other = groups_of(lengths, read, heads, h_ND.dtype) if memory_KD is not None else None
     for layer in layers:
         dropout = layer.dropout if training else 0.0
         mine: tuple[Groups, Tensor | None] = own, None
         if asked is not None and layer is layers[-1]:
             assert not layer.norm_first
             assert memory_KD is None
-            mine = groups_of(asked.counts, lengths), h_ND  # attention to what all tokens are, as to another stack's
+            mine = (
+                groups_of(asked.counts, lengths, heads, h_ND.dtype),
+                h_ND,
+            )  # attention to what all tokens are, as to another stack's
             h_ND = h_ND.index_select(0, asked.rows_M)
         for part, (groups, memory), bias in ((layer.attention, mine, bias_HLS), (layer.cross, (other, memory_KD), None)):
             if part is not None:
                 assert groups is not None
+                assert part.heads == heads, "layers of one stack with different numbers of heads"
                 wrap = Wrap(layer.norm_first, part.norm.eps, dropout)
-                attending = Attending(groups, part.heads, part.dropout if training else 0.0)
+                attending = Attending(groups, part.dropout if training else 0.0)
                 tensors = (*part.norm[:2], *tensors_of(part.projections))
                 h_ND = AttentionHalf.apply(wrap, attending, part.scale, part.projections, h_ND, memory, bias, *tensors)
         feeding = layer.feed_forward
@@ -213,7 +219,7 @@ def filled_up(
     lengths: Sequence[int], read: Sequence[int], asked: Asked | None
 ) -> tuple[Sequence[int], Sequence[int], Asked | None]:
     """Return the lengths with those of a document that fills the batch up: none, or one that is empty in neither stack."""
-    more, others = filling.missing(sum(lengths)), filling.missing(sum(read))
+    more, others = (filling.rounded_up(total) - total for total in (sum(lengths), sum(read)))
     if not (more or others):
         return lengths, read, asked
     return (

@@ -36,12 +36,12 @@ def test_documents_of_many_lengths(monkeypatch, keys, biased, most):
     q, k, v = tensor(sum(queries), 12), tensor(sum(keys), 12), tensor(sum(keys), 12)
     bias = tensor(HEADS, max(queries), max(keys)) if biased else None
     expected = by_formula(q, k, v, queries, keys, bias)
-    how = Attending(groups_of(queries, keys), HEADS, 0.0)
+    how = Attending(groups_of(queries, keys, HEADS, torch.float64), 0.0)
     incoming = torch.randn_like(expected)
     with torch.no_grad():
-        found, saved = how.forward(q, k, v, bias)
+        found, held = how.forward(q, k, v, bias)
         dbias = None if bias is None else torch.zeros_like(bias)
-        gradients = how.backward(incoming, q, k, v, saved, dbias)
+        gradients = how.backward(incoming, held, dbias)
     torch.testing.assert_close(found, expected)
     given = [each for each in (q, k, v, bias) if each is not None]
     wanted = torch.autograd.grad(expected, given, incoming)
@@ -50,12 +50,12 @@ def test_documents_of_many_lengths(monkeypatch, keys, biased, most):
 
 
 def test_documents_of_nearly_the_same_length_are_one_group():
-    groups = groups_of((17, 30, 24, 18, 3, 31), (17, 30, 24, 18, 3, 31)).each
+    groups = groups_of((17, 30, 24, 18, 3, 31), (17, 30, 24, 18, 3, 31), 2, torch.float32).each
     assert [(group.queries, group.keys) for group in groups] == [(8, 8), (24, 24), (31, 31)]  # 31 is the longest
-    assert [group.asking.stop - group.asking.start for group in groups] == [8, 3 * 24, 2 * 31]
+    assert [group.asking.stop - group.asking.start for group in groups] == [2 * 8, 2 * 3 * 24, 2 * 2 * 31]
 
 
 def test_what_a_head_has_at_once_is_bounded(monkeypatch):
     monkeypatch.setattr(attending, "MOST_SCORES", 2 * 24 * 24)
-    groups = groups_of((24,) * 5, (24,) * 5).each
+    groups = groups_of((24,) * 5, (24,) * 5, 1, torch.float32).each
     assert [group.asking for group in groups] == [slice(0, 48), slice(48, 96), slice(96, 120)]
