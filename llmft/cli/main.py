@@ -98,8 +98,8 @@ def _dispatch(words: list[str]) -> int:
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():  # the second would overrule the user's first
         os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}
     # Read by oneDNN, torch's library for products in 16 bits. It makes a program for each size of a product and keeps 1,024 of them,
-    # which are 700 MiB; a pass over ragged documents has up to some hundred sizes, and the next pass others.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "512")
+    # which are 700 MiB; a pass over ragged documents has up to some 400 sizes, and the next pass others.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "384")
     with signals.deferred():
         from llmft.hardware import heap
 
