@@ -160,7 +160,7 @@ def test_how_threads_wait_is_the_users_to_say(monkeypatch, own):
     assert found == (own or {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"})
 
 
-@pytest.mark.parametrize(("own", "expected"), [(None, "512"), ("64", "64")])
+@pytest.mark.parametrize(("own", "expected"), [(None, "384"), ("64", "64")])
 def test_how_many_products_are_kept_ready_is_the_users_to_say(monkeypatch, own, expected):
     from llmft.cli.main import main
 

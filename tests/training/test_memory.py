@@ -30,7 +30,7 @@ def test_micro_tokens(wanted, per_token, state, free, longest, paying, expected)
 @pytest.mark.parametrize(
     ("per_token", "trained_share", "device", "expected"),
     [
-        (2_000_000, 0.05, CPU, 768),
+        (2_000_000, 0.05, CPU, 704),
         (2_000_000, 1.0, CPU, 2048),
         (524_288, 1.0, CPU, 2048),  # 1 GiB in all
         (131_072, 0.05, CPU, 2048),  # a quarter of it, where few weights are trained
