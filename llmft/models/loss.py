@@ -9,11 +9,15 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.utils.checkpoint import checkpoint
 
+from llmft.models import filling
+
 # M rows that carry loss, D model width, V vocabulary
 
 CHUNK_ROWS = (
     1024  # 1024 rows of a 150,000-word vocabulary in float32: 600 MB for logits, which their gradient takes the place of
 )
+FILLED_ROWS = 16
+"""In 16 bits on a processor numbers of rows are multiples of it (see `llmft.models.filling`)."""
 
 
 def summed_cross_entropy(logits_MV: Tensor, targets_M: Tensor) -> Tensor:
@@ -38,7 +42,10 @@ class LinearCrossEntropy(Function):
         for start in range(0, len(targets_M), CHUNK_ROWS):
             rows = slice(start, start + CHUNK_ROWS)
             hidden, targets = hidden_MD[rows].to(dtype), targets_M[rows, None]
-            scores = (hidden @ weight.t()).float()
+            if filling.pays(hidden):
+                hidden = filling.to_rows(hidden, filling.rounded_up(len(hidden), FILLED_ROWS))
+            filled = (hidden @ weight.t()).float()
+            scores = filled[: len(targets)]
             scores -= scores.amax(dim=-1, keepdim=True)
             total -= scores.gather(1, targets).sum()
             sums = scores.exp_().sum(dim=-1, keepdim=True)
@@ -47,9 +54,10 @@ class LinearCrossEntropy(Function):
                 continue
             scores /= sums
             scores.scatter_add_(1, targets, scores.new_full((), -1).expand(targets.shape))
-            gradient = scores.to(dtype)
+            filled[len(targets) :] = 0
+            gradient = filled.to(dtype)
             if dhidden_MD is not None:
-                dhidden_MD[rows] = gradient @ weight
+                dhidden_MD[rows] = (gradient @ weight)[: len(targets)]
             if wanted_weight:
                 part_VD = gradient.t() @ hidden
                 dweight_VD = part_VD.to(weight_VD.dtype) if dweight_VD is None else dweight_VD.add_(part_VD)

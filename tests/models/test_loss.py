@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from llmft.models import loss
+from llmft.models.filling import to_rows
 from llmft.models.loss import token_loss
 
 
@@ -45,3 +46,22 @@ def test_bf16_logits_are_summed_in_float32():
     found = token_loss(logits, lambda states: states, torch.zeros(3000, dtype=torch.int64))
     assert found.dtype is torch.float32
     assert found.item() == pytest.approx(3000 * 0.6931472, rel=1e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 16, 21])
+def test_rows_that_fill_up_change_nothing(monkeypatch, rows):
+    """In bf16, with numbers that it holds exactly, so that only the rows could make a difference."""
+    torch.manual_seed(0)
+    hidden = torch.randint(-2, 3, (rows, 8)).bfloat16().requires_grad_()
+    head = torch.nn.Linear(8, 11, bias=False).bfloat16()
+    torch.nn.init.constant_(head.weight, 0.5).data[3] = -1
+    targets = torch.randint(11, (rows,))
+    seen = []
+    monkeypatch.setattr(loss.filling, "to_rows", lambda x, count: seen.append(count) or to_rows(x, count))
+    found = token_loss(hidden, head, targets)
+    found_gradients = torch.autograd.grad(found, [hidden, head.weight])
+    assert seen == [-(-rows // 16) * 16]
+    expected = F.cross_entropy(head(hidden).float(), targets, reduction="sum")
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+    for one, two in zip(found_gradients, torch.autograd.grad(expected, [hidden, head.weight]), strict=True):
+        torch.testing.assert_close(one, two, rtol=0.02, atol=0.02)

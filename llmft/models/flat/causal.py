@@ -58,7 +58,7 @@ class Causal:
         """Return what each query reads (Q, H, E) and what the backward pass needs, both in an arena if there is one."""
         held = Held(self._layout.lay_out(q_QHE.flatten(0, 1), arena), heads_first(k_NKE, arena), heads_first(v_NKE, arena))
         out_PE = torch.empty_like(held.q_PE)
-        q_wide, k_wide = self._wide(held.q_PE), self._wide(held.k_KNE)
+        q_wide, k_wide = widened(held.q_PE), widened(held.k_KNE)
         for block, laid in zip(self._blocks, self._laid, strict=True):
             torch.bmm(weights_of(q_wide, k_wide, block, laid), at(held.v_KNE, block), out=laid.of(out_PE))
         return self._layout.flat(out_PE, arena).view(q_QHE.shape), held
@@ -67,7 +67,7 @@ class Causal:
         """Return the gradients of the scaled q, of k and of v."""
         q_PE, k_KNE, v_KNE = held
         gradient_PE = self._layout.lay_out_gradient(gradient_QHE.flatten(0, 1))
-        dq_PE, q_wide, k_wide = torch.empty_like(q_PE), self._wide(q_PE), self._wide(k_KNE)
+        dq_PE, q_wide, k_wide = torch.empty_like(q_PE), widened(q_PE), widened(k_KNE)
         dk_KNE, dv_KNE = torch.zeros_like(k_KNE, dtype=k_wide.dtype), torch.zeros_like(v_KNE, dtype=k_wide.dtype)
         for block, laid in zip(self._blocks, self._laid, strict=True):
             weights_KRS, gradient_KRE = weights_of(q_wide, k_wide, block, laid), laid.of(gradient_PE)
@@ -78,13 +78,6 @@ class Causal:
             add_at(dk_KNE, block, torch.bmm(laid.dscores.transpose(1, 2), laid.of(q_PE)))
         dk_NKE, dv_NKE = (each[:, :-FEW_STEP].transpose(0, 1).to(k_KNE.dtype) for each in (dk_KNE, dv_KNE))
         return self._layout.flat(dq_PE).view(gradient_QHE.shape), dk_NKE, dv_NKE
-
-    def _wide(self, x: Tensor) -> Tensor:
-        """Return a tensor in the format of scores.
-
-        Rounded to 16 bits, scores around 70 were off by up to a quarter, and what is read by 8 %.
-        """
-        return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def rows_of(block: Block, heads: int, key_heads: int) -> tuple[Tensor, Tensor]:
@@ -109,6 +102,11 @@ def laid_of(blocks: Sequence[Block], heads: int, key_heads: int, like: Tensor) -
         found.append(Laid(slice(start, stop), scores, hidden, *others))
         start = stop
     return found
+
+
+def widened(x: Tensor) -> Tensor:
+    """Return a tensor in the format of scores: rounded to 16 bits, those around 70 were off by up to a quarter, and what is read by 8 %."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def weights_of(q_PE: Tensor, k_KNE: Tensor, block: Block, laid: Laid) -> Tensor:
