@@ -54,8 +54,7 @@ class LinearCrossEntropy(Function):
                 continue
             scores /= sums
             scores.scatter_add_(1, targets, scores.new_full((), -1).expand(targets.shape))
-            filled[len(targets) :] = 0
-            gradient = filled.to(dtype)
+            gradient = filled.to(dtype)  # rows of zeros have scores of 0, and so they stay
             if dhidden_MD is not None:
                 dhidden_MD[rows] = (gradient @ weight)[: len(targets)]
             if wanted_weight:
