@@ -140,24 +140,24 @@ def scores_of_search(
 def scores_of_model(
     pretrained: Pretrained, config: GenerationConfig, given: Sequence[list[int]], tokens: Sequence[list[int]], beams: int
 ) -> Tensor:
-    """Return the same scores as the model computes them by itself, one text at a time."""
+    """Return the same scores as the model computes them by itself, one text at a time, all of its tokens in one pass."""
     model, pair = pretrained.model, pretrained.family is Family.encoder_decoder
-    texts = [[config.decoder_start_token_id] if pair else list(source) for source in given for _ in range(beams)]
-    found = []
+    texts = [(config.decoder_start_token_id,) if pair else tuple(source) for source in given for _ in range(beams)]
+    asked = []
     for step in range(len(tokens) + 1):
-        for row, text in enumerate(texts):
-            ids = torch.tensor([text], device=model.device)
-            if pair:
-                source = torch.tensor([given[row // beams]], device=model.device)
-                logits = model(input_ids=source, decoder_input_ids=ids, use_cache=False).logits
-            else:
-                logits = model(input_ids=ids, use_cache=False).logits
-            found.append(logits[0, -1:].float())
+        asked += [(row // beams, text) for row, text in enumerate(texts)]
         if step == 1 and beams > 1:
             texts = [texts[parent] for parent in FOLLOW]
         if step < len(tokens):
-            texts = [[*text, token] for text, token in zip(texts, tokens[step], strict=True)]
-    return torch.cat(found)
+            texts = [(*text, token) for text, token in zip(texts, tokens[step], strict=True)]
+    known: dict[tuple[int, tuple[int, ...]], Tensor] = {}
+    for source, text in reversed(asked):  # what goes on from a text comes behind it
+        if (source, text) not in known:
+            inputs = {"input_ids": given[source], "decoder_input_ids": text} if pair else {"input_ids": text}
+            ids = {name: torch.tensor([each], device=model.device) for name, each in inputs.items()}
+            logits = model(**ids, use_cache=False).logits[0]
+            known |= {(source, text[:stop]): logits[stop - 1 : stop] for stop in range(1, len(text) + 1)}
+    return torch.cat([known[each] for each in asked]).float()
 
 
 def expected_windows(model: PreTrainedModel) -> int:

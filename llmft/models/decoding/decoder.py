@@ -19,6 +19,7 @@ from llmft.runs import signals
 
 PASS_TOKENS = {"cpu": 1024}  # tokens of prompts read in one pass: more make products no faster and take more memory
 OTHER_PASS_TOKENS = 16384
+PART = 16  # texts, on processors, whose kept keys are read up to the longest one's end: attention's time goes with their number
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Prompts:
             0, dtype=torch.long
         )  # rows in use and their lengths, while texts are continued
         self.triangles: Masks = {}
-        self.masks: dict[int | None, tuple[Tensor, Tensor | None]] = {}
+        self.masks: dict[int | None, tuple[list[tuple[slice, Tensor]], Tensor | None]] = {}
         self.slots: dict[tuple[int, int], Tensor] = {}  # of the tokens of a step, by number of heads and width of a buffer
         # on a GPU these layers are compiled first, which a few texts do not pay for
         self.layers = layers_of(model) if model.device.type == "cpu" else None
@@ -226,30 +227,43 @@ class Prompts:
                 start = stop
             return torch.cat(found) if found else query_HND.transpose(0, 1)
         query_RHD, used = query_HND.transpose(0, 1), len(self.prompts)
-        before, own_mask = self.mask_of(window, values)
+        parts, own_mask = self.masks_of(window, values)
         if self.beams == 1:
-            total = max(self.lengths) + 1
-            return next_tokens(query_RHD, keys[:used, :, :total], values[:used, :, :total], before, scale)
+            found = []
+            for rows, mask in parts:
+                seen = (keys[rows, :, : mask.shape[-1]], values[rows, :, : mask.shape[-1]])
+                found.append(next_tokens(query_RHD[rows], *seen, mask, scale))
+            return found[0] if len(found) == 1 else torch.cat(found)
         assert layer.own is not None
-        total, stop = max(self.prompts), self.written[0] + 1
+        ((_, before),) = parts
+        total, stop = before.shape[-1], self.written[0] + 1
         source = (keys[:used, :, :total], values[:used, :, :total], before)
         written = (layer.own.keys[: used * self.beams, :, :stop], layer.own.values[: used * self.beams, :, :stop], own_mask)
         return beams_over_both(query_RHD, source, written, scale)
 
-    def mask_of(self, window: int | None, like: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return what is added to the scores of the kept keys, and with beams to those of a text's own if anything is."""
+    def masks_of(self, window: int | None, like: Tensor) -> tuple[list[tuple[slice, Tensor]], Tensor | None]:
+        """Return what is added to scores: for the kept keys, by parts of the rows; with beams for a text's own, if anything is.
+
+        A part's keys are read as far as its longest text goes.
+        """
         if window not in self.masks:
-            ends = self.lengths_R if self.beams == 1 else torch.tensor(self.prompts, device=like.device) - 1
-            total = max(self.lengths) + 1 if self.beams == 1 else max(self.prompts)
-            places = torch.arange(total, device=like.device)
-            unseen = places > ends[:, None]
+            ends = self.lengths if self.beams == 1 else [prompt - 1 for prompt in self.prompts]
+            apart = len(ends)
+            if self.beams == 1 and like.device.type == "cpu":
+                apart = max(PART, torch.get_num_threads())
+            parts = []
+            for start in range(0, len(ends), apart):
+                rows = slice(start, min(start + apart, len(ends)))
+                places = torch.arange(max(ends[rows]) + 1, device=like.device)
+                unseen = places > torch.tensor(ends[rows], device=like.device)[:, None]
+                if window is not None:
+                    unseen |= places <= self.lengths_R[rows, None] - window
+                mask = torch.zeros(unseen.shape, dtype=like.dtype, device=like.device).masked_fill_(unseen, float("-inf"))
+                parts.append((rows, mask[:, None, None]))
             own = None
-            if window is not None:
-                unseen |= places <= self.lengths_R[:, None] - window
-                if self.beams > 1 and self.written[0] >= window:
-                    steps = torch.arange(self.written[0] + 1, device=like.device)
-                    own = torch.zeros(len(steps), dtype=like.dtype, device=like.device)
-                    own.masked_fill_(steps <= self.written[0] - window, float("-inf"))
-            mask = torch.zeros(unseen.shape, dtype=like.dtype, device=like.device).masked_fill_(unseen, float("-inf"))
-            self.masks[window] = (mask[:, None, None], own)
+            if window is not None and self.beams > 1 and self.written[0] >= window:
+                steps = torch.arange(self.written[0] + 1, device=like.device)
+                own = torch.zeros(len(steps), dtype=like.dtype, device=like.device)
+                own.masked_fill_(steps <= self.written[0] - window, float("-inf"))
+            self.masks[window] = (parts, own)
         return self.masks[window]
