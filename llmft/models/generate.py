@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from llmft.hardware.precision import autocast
 from llmft.models.decoding.beam import BeamSearch
 from llmft.models.decoding.covered import NEUTRAL, covered
 from llmft.models.decoding.decoder import Prompts
+from llmft.models.decoding.flat_pass import Flat
 from llmft.models.decoding.pair import Pairs
 from llmft.models.decoding.plain import PlainSearch
 from llmft.models.decoding.search import Search, Writer
@@ -90,14 +92,15 @@ def generate(
     seed = int(torch.randint(2**62, (1,))) if config.do_sample else 0
     waiting = sorted(range(len(sources)), key=lambda row: (-len(sources[row]), row))
     with inside(pretrained, precision):
-        weights = stand_ins(pretrained, precision)
+        tokens = sum(map(len, sources)) + len(sources) * config.max_new_tokens
+        weights = stand_ins(pretrained, precision, tokens)
         ours = bool(waiting) and covered(pretrained, config, sources, precision, weights)
         if not ours:
             weights = NONE  # PEFT's own way
     skipped = config.forced_bos_token_id is not None  # a token forced to be the first is no part of a text
     search: Search | BeamSearch | PlainSearch | None = None
     while waiting:
-        start = own_search if ours else PlainSearch
+        start = partial(own_search, flat=weights.flat) if ours else PlainSearch
         try:
             with inside(pretrained, precision), weights.in_place():
                 search = start(pretrained, config, [(place, sources[place]) for place in waiting], batch_size, seed)
@@ -138,9 +141,14 @@ def inside(pretrained: Pretrained, precision: torch.dtype) -> Iterator[None]:
 
 
 def own_search(
-    pretrained: Pretrained, config: GenerationConfig, waiting: Sequence[tuple[int, Sequence[int]]], rows: int, seed: int
+    pretrained: Pretrained,
+    config: GenerationConfig,
+    waiting: Sequence[tuple[int, Sequence[int]]],
+    rows: int,
+    seed: int,
+    flat: Flat | None = None,
 ) -> Search | BeamSearch:
-    """Return our own search for a text after each of `waiting` (its place and source), longest source first."""
+    """Return our own search for a text after each of `waiting` (its place and source), longest source first. flat: a decoder's layers."""
     model, beams, rows = pretrained.model, config.num_beams, min(rows, len(waiting))
     longest, limit = len(waiting[0][1]), config.max_new_tokens
     if pretrained.family is Family.encoder_decoder:
@@ -149,7 +157,7 @@ def own_search(
         given = [[start] for _ in waiting]
     else:
         given = [list(source) for _, source in waiting]
-        writer = Prompts(model, rows, longest, limit, beams, shared=shared_start(given))
+        writer = Prompts(model, rows, longest, limit, beams, shared_start(given), flat)
     texts = [
         (Text(place, before, numbers(seed, place, limit) if config.do_sample else ()), source)
         for (place, source), before in zip(waiting, given, strict=True)

@@ -15,6 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from llmft.hardware.arena import Arena, empty
 from llmft.models.dropout import Mask, draw
+from llmft.models.packed import product
 
 # N flat tokens, I and O input and output width of a layer, R rank of its update
 
@@ -47,7 +48,7 @@ class Low(NamedTuple):
 
 @dataclass(frozen=True)
 class Projection:
-    """A linear layer: weight (O, I), bias (O) or None, update or None."""
+    """A linear layer: weight (O, I), which may be `packed` where there is no update; bias (O) or None, update or None."""
 
     weight: Tensor
     bias: Tensor | None = None
@@ -130,6 +131,10 @@ def project(
         low = low._replace(product_NR=low_NR)
     outputs, start = [], 0
     for place, each in enumerate(projections):
+        if each.weight.is_mkldnn:
+            assert each.update is None
+            outputs.append(product(x_NI, each.weight, each.bias, added_NO))
+            continue
         weight = each.weight.to(dtype)
         out_NO = empty(arena if kept is None or kept[place] else None, x_NI, len(x_NI), len(weight))
         if each.update is not None:

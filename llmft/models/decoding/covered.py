@@ -10,6 +10,7 @@ from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
 
 from llmft.models.attention import UnsupportedAttention
 from llmft.models.decoding.decoder import Prompts
+from llmft.models.decoding.flat_pass import Flat
 from llmft.models.decoding.pair import Pairs
 from llmft.models.decoding.weights import StandIns
 from llmft.models.family import Family
@@ -46,7 +47,7 @@ to 0.05 by ours, together 0.02."""
 DEPTH = 24  # tokens of a source that are compared
 FOLLOW = [1, 0, 2, 2]  # whom the texts of two sources follow after the first token, where there are two of each
 
-_compared: WeakKeyDictionary[PreTrainedModel, dict[tuple[torch.dtype, bool], bool]] = WeakKeyDictionary()
+_compared: WeakKeyDictionary[PreTrainedModel, dict[tuple[torch.dtype, bool, bool], bool]] = WeakKeyDictionary()
 
 
 def covered(
@@ -61,7 +62,7 @@ def covered(
     if not (reads_all(config) and is_plain(model)):
         return False
     known = _compared.setdefault(model, {})
-    kind = (precision, config.num_beams > 1)
+    kind = (precision, config.num_beams > 1, weights.flat is not None)
     if kind not in known:
         known[kind] = agrees(pretrained, config, sources, precision, weights)
     return known[kind]
@@ -110,7 +111,7 @@ def agrees(
     tokens = np.random.default_rng(0).choice(usual, (steps, 2 * beams)).tolist()
     try:
         with weights.in_place():
-            found, windows = scores_of_search(pretrained, config, given, tokens, beams)
+            found, windows = scores_of_search(pretrained, config, given, tokens, beams, weights.flat)
         expected = scores_of_model(pretrained, config, given, tokens, beams)
     except (UnsupportedAttention, TypeError, ValueError, AttributeError, IndexError, RuntimeError):
         return False  # an architecture that cannot do it fails in its own way: by a keyword, a shape or a mask
@@ -119,7 +120,12 @@ def agrees(
 
 
 def scores_of_search(
-    pretrained: Pretrained, config: GenerationConfig, given: Sequence[list[int]], tokens: Sequence[list[int]], beams: int
+    pretrained: Pretrained,
+    config: GenerationConfig,
+    given: Sequence[list[int]],
+    tokens: Sequence[list[int]],
+    beams: int,
+    flat: Flat | None,
 ) -> tuple[Tensor, int]:
     """Return the scores of our search after each of `tokens`, end to end, and how many layers named their window."""
     model, new = pretrained.model, len(tokens) + 1
@@ -127,7 +133,7 @@ def scores_of_search(
         writer: Prompts | Pairs = Pairs(model, 2, new, config.decoder_start_token_id, config.pad_token_id, beams)
     else:
         shared = given[0][:1] if given[0][:1] == given[1][:1] and len(given[1]) > 1 else []
-        writer = Prompts(model, 2, len(given[0]), new, beams, shared)
+        writer = Prompts(model, 2, len(given[0]), new, beams, shared, flat)
     found = [writer.begin(given).repeat_interleave(beams, 0)]
     for step, each in enumerate(tokens):
         found.append(writer.step(torch.tensor(each, device=model.device)))

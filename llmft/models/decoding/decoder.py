@@ -10,14 +10,13 @@ from transformers import PreTrainedModel
 from llmft.models.attention import UnsupportedAttention, attention
 from llmft.models.decoding.attend import KEPT_KEYS, Masks, beams_over_both, causal, next_tokens
 from llmft.models.decoding.buffers import Buffer, Kept, Layer, moved
-from llmft.models.decoding.flat_pass import flat_scores
-from llmft.models.flat.decoder import layers_of
+from llmft.models.decoding.flat_pass import Flat, flat_of, flat_scores
 from llmft.models.padded import logits_of_rows
 from llmft.runs import signals
 
 # S prompts, R = S * beams texts, N flat tokens of a pass, V vocabulary, H query heads, K key/value heads, D head width
 
-PASS_TOKENS = {"cpu": 1024}  # tokens of prompts read in one pass: more make products no faster and take more memory
+PASS_TOKENS = {"cpu": 2048}  # tokens of prompts read in one pass: more make products no faster and take more memory
 OTHER_PASS_TOKENS = 16384
 PART = 16  # texts, on processors, whose kept keys are read up to the longest one's end: attention's time goes with their number
 
@@ -37,11 +36,18 @@ class Prompts:
 
     Tokens of all texts lie end to end in a batch of one, each with its own position, so nothing is padded. Without beams a
     text's keys follow its prompt's; with beams they have buffers of their own. `shared` is what all prompts begin with: it is
-    read once for all.
+    read once for all. flat: the layers to compute with, None: the model's own.
     """
 
     def __init__(
-        self, model: PreTrainedModel, rows: int, width: int, new_tokens: int, beams: int = 1, shared: Sequence[int] = ()
+        self,
+        model: PreTrainedModel,
+        rows: int,
+        width: int,
+        new_tokens: int,
+        beams: int = 1,
+        shared: Sequence[int] = (),
+        flat: Flat | None = None,
     ) -> None:
         self.model, self.rows, self.beams, self.shared = model, rows, beams, list(shared)
         self.width, self.new_tokens = width, new_tokens
@@ -57,8 +63,8 @@ class Prompts:
         self.triangles: Masks = {}
         self.masks: dict[int | None, tuple[list[tuple[slice, Tensor]], Tensor | None]] = {}
         self.slots: dict[tuple[int, int], Tensor] = {}  # of the tokens of a step, by number of heads and width of a buffer
-        # on a GPU these layers are compiled first, which a few texts do not pay for
-        self.layers = layers_of(model) if model.device.type == "cpu" else None
+        # on a GPU its layers are compiled first, which a few texts do not pay for
+        self.flat = flat_of(model) if flat is None and model.device.type == "cpu" else flat
         self.cache = Kept(self.write, self.longest)
 
     @property
@@ -129,8 +135,8 @@ class Prompts:
     def scores(self, tokens_N: Tensor, positions_N: Tensor, rows: Tensor | None) -> Tensor:
         """Send a pass of tokens through the model; return the scores after those at `rows`, None: all."""
         self.windows = []
-        if self.layers is not None:
-            return flat_scores(self, self.model, self.layers, tokens_N, positions_N, rows, self.dtype()).float()
+        if self.flat is not None:
+            return flat_scores(self, self.model, self.flat, tokens_N, positions_N, rows, self.dtype()).float()
         inputs = {"input_ids": tokens_N[None], "position_ids": positions_N[None], "past_key_values": self.cache}
         inputs |= {"use_cache": True, "texts": self}
         with attention(self.model, KEPT_KEYS):

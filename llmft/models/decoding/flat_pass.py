@@ -3,6 +3,7 @@
 The same sums as transformers' own forward pass with fewer passes over memory between the products.
 """
 
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -10,13 +11,47 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from llmft.models import filling
-from llmft.models.flat.decoder import Layer, through
+from llmft.models.flat.decoder import Layer, layers_of, through
 from llmft.models.flat.pointwise import rotate
+from llmft.models.packed import packed
+from llmft.models.projection import Projection, project, projection_of
 
 # N flat tokens, Q of them that ask, V vocabulary, H query heads, K key/value heads, E head width
 
 STEP = 8
 """Numbers of rows are multiples of it, if they are not less: a row for nothing costs a tenth of what making a size's programs does, once."""
+
+
+@dataclass(frozen=True)
+class Flat:
+    """A decoder's layers, and the layer that makes scores, None: as the model calls it."""
+
+    layers: list[Layer]
+    head: Projection | None = None
+
+
+def flat_of(model: PreTrainedModel) -> Flat | None:
+    """Return what a pass computes with; None for architectures that are made in another way."""
+    layers = layers_of(model)
+    return None if layers is None else Flat(layers)
+
+
+def packed_flat_of(model: PreTrainedModel, dtype: torch.dtype) -> Flat | None:
+    """Return the same with copies of all weights of products, `packed`; None, too, where some layer has an update."""
+    layers = layers_of(model)
+    if layers is None:
+        return None
+    head = projection_of(model.get_output_embeddings())
+    every = [each for layer in layers for each in (*layer.attention, *layer.feed_forward)]
+    if head is None or any(each.update for each in (*every, head)):
+        return None
+
+    def pack(each: Projection) -> Projection:
+        return Projection(packed(each.weight.to(dtype)), None if each.bias is None else each.bias.detach().to(dtype))
+
+    halves = [(tuple(map(pack, layer.attention)), tuple(map(pack, layer.feed_forward))) for layer in layers]
+    new = [replace(layer, attention=a, feed_forward=b) for layer, (a, b) in zip(layers, halves, strict=True)]
+    return Flat(new, pack(head))
 
 
 class Keeper(Protocol):
@@ -57,7 +92,7 @@ class Attending:
 def flat_scores(
     keeper: Keeper,
     model: PreTrainedModel,
-    layers: list[Layer],
+    flat: Flat,
     tokens_N: Tensor,
     positions_N: Tensor,
     rows: Tensor | None,
@@ -70,10 +105,14 @@ def flat_scores(
     if filling.pays(h_ND):
         h_ND = filled(h_ND)
         rows = None if rows is None else filled(rows[:, None])[:, 0]  # the first token asks once more
-    for place, layer in enumerate(layers):
-        asked = rows if place == len(layers) - 1 else None
+    for place, layer in enumerate(flat.layers):
+        asked = rows if place == len(flat.layers) - 1 else None
         h_ND = through(h_ND, layer, Attending(keeper, place, layer, asked, asking, cos[0], sin[0]))  # type: ignore[arg-type]
-    return model.get_output_embeddings()(base.norm(h_ND))[:asking]  # type: ignore[operator]
+    h_ND = base.norm(h_ND)  # type: ignore[operator]
+    if flat.head is None:
+        return model.get_output_embeddings()(h_ND)[:asking]
+    ((scores_QV,), _) = project(h_ND.to(dtype), [flat.head])
+    return scores_QV[:asking]
 
 
 def filled(x_ND: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Weights that stand in for a model's own while it writes: adapters folded in, and cast once instead of at every token."""
+"""Weights that stand in for a model's own while it writes: adapters folded in, cast once instead of at every token, laid out once."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,19 +11,26 @@ from transformers.pytorch_utils import Conv1D
 
 from llmft.errors import LlmftError
 from llmft.hardware.memory import available_bytes
+from llmft.models.decoding.flat_pass import Flat, packed_flat_of
 from llmft.models.load import Pretrained
+from llmft.models.packed import can_pack
 
 DENSE = (nn.Linear, Conv1D)
 PEFT_LINEAR = "peft.tuners.lora.layer.Linear"  # by name: PEFT is loaded only where there is an adapter
 SHARE = 0.5  # of the memory that is free may be taken for it
+PACK_FROM = 8192  # tokens that are read and written: fewer do not pay for laying out the weights
 
 
 @dataclass(frozen=True)
 class StandIns:
-    """New weights for some dense layers, and the adapted layers whose adapters are in them. The model's own are never written to."""
+    """New weights for some dense layers, and the adapted layers whose adapters are in them. The model's own are never written to.
+
+    flat: a decoder's layers with all weights packed, which need no others.
+    """
 
     weights: tuple[tuple[nn.Module, nn.Parameter], ...]
     adapted: tuple[Any, ...]
+    flat: Flat | None = None
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -42,17 +49,20 @@ class StandIns:
                 module._parameters["weight"] = before
 
 
-def stand_ins(pretrained: Pretrained, precision: torch.dtype) -> StandIns:
+def stand_ins(pretrained: Pretrained, precision: torch.dtype, tokens: int = 0) -> StandIns:
     """Return new weights for dense layers that have an adapter or another format than is computed in; none if too large.
 
-    W + (alpha/r) BA is added up in float32 and rounded once (Hu et al. 2021, arXiv:2106.09685).
+    W + (alpha/r) BA is added up in float32 and rounded once (Hu et al. 2021, arXiv:2106.09685). tokens: how many will be read
+    and written; for many, a decoder's weights are packed.
     """
     model = pretrained.model
     adapted: dict[int, Any] = {id(layer.base_layer): layer for layer in model.modules() if can_fold(layer)}
     chosen: list[tuple[nn.Module, nn.Parameter, torch.dtype]] = []
+    dense = 0
     for module in model.modules():
         weight = module._parameters.get("weight")
         if type(module) in DENSE and weight is not None and weight.is_floating_point():
+            dense += weight.numel()
             kind = precision if weight.dtype is torch.float32 else weight.dtype
             if id(module) in adapted or kind is not weight.dtype:
                 chosen.append((module, weight, kind))
@@ -60,7 +70,8 @@ def stand_ins(pretrained: Pretrained, precision: torch.dtype) -> StandIns:
         room = available_bytes(model.device) * SHARE
     except LlmftError:  # the system does not say
         room = 0
-    if sum(weight.numel() * kind.itemsize for _, weight, kind in chosen) > room:
+    size = sum(weight.numel() * kind.itemsize for _, weight, kind in chosen)
+    if size > room:
         return StandIns((), ())
     weights = []
     for module, weight, kind in chosen:
@@ -68,7 +79,13 @@ def stand_ins(pretrained: Pretrained, precision: torch.dtype) -> StandIns:
         if layer is not None:
             new = new.float() + layer.get_delta_weight("default").detach().float()
         weights.append((module, nn.Parameter(new.to(kind), requires_grad=False)))
-    return StandIns(tuple(weights), tuple(adapted.values()))
+    found = StandIns(tuple(weights), tuple(adapted.values()))
+    if tokens >= PACK_FROM and can_pack(model.device, precision) and size + dense * precision.itemsize <= room:
+        with found.in_place():
+            flat = packed_flat_of(model, precision)
+        if flat is not None:
+            return StandIns((), (), flat)
+    return found
 
 
 def can_fold(layer: Any) -> bool:

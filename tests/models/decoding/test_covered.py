@@ -96,7 +96,7 @@ def test_a_window_that_attention_is_not_told_of(open_writer, sources_for, monkey
     def silent(*given, sliding_window=None, **options):
         return attend(*given, **options)
 
-    monkeypatch.setattr("llmft.models.decoding.decoder.layers_of", lambda model: None)  # by transformers' layers
+    monkeypatch.setattr("llmft.models.decoding.decoder.flat_of", lambda model: None)  # by transformers' layers
     with torch.no_grad():
         for attention, window, expected in ((attend, 1000, True), (silent, 1000, False), (silent, None, True)):
             monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, KEPT_KEYS, attention)

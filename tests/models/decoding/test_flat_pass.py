@@ -3,13 +3,21 @@
 import pytest
 import torch
 
-from llmft.models.decoding import flat_pass
+from llmft.models.decoding import decoder, flat_pass
 from llmft.models.decoding.decoder import Prompts
+from llmft.models.packed import can_pack
+
+needs_packing = pytest.mark.skipif(
+    not can_pack(torch.device("cpu"), torch.bfloat16), reason="no products in bfloat16 on this processor"
+)
 
 
+@pytest.mark.parametrize("packs", [False, pytest.param(True, marks=needs_packing)], ids=["plain", "packed"])
 @pytest.mark.parametrize("count", [3, 9, 11])
 @pytest.mark.parametrize("name", ["llama", "mistral"])
-def test_scores_are_the_models_own(open_writer, sources_for, monkeypatch, name, count):
+def test_scores_are_the_models_own(open_writer, sources_for, monkeypatch, name, count, packs):
+    monkeypatch.setattr(decoder, "PART", 4)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # parts are no smaller than that
     pretrained = open_writer(name)
     model, sources = pretrained.model.eval(), sources_for(pretrained)[:count]
     following = [source[0] for source in sources]
@@ -20,7 +28,8 @@ def test_scores_are_the_models_own(open_writer, sources_for, monkeypatch, name, 
     monkeypatch.setattr(flat_pass, "through", lambda h, *rest: (rows.append(len(h)), through(h, *rest))[1])
     model.to(torch.bfloat16)
     with torch.no_grad():
-        prompts = Prompts(model, count, max(map(len, sources)), 4)
+        flat = flat_pass.packed_flat_of(model, torch.bfloat16) if packs else None
+        prompts = Prompts(model, count, max(map(len, sources)), 4, flat=flat)
         found = torch.cat([prompts.begin(sources), prompts.step(torch.tensor(following))])
     assert all(each % flat_pass.STEP == 0 for each in rows) or count < flat_pass.STEP
     assert (found - expected).norm() < 0.02 * expected.norm()  # a step of bfloat16 is 0.008

@@ -58,7 +58,7 @@ def test_it_writes_what_transformers_writes(open_writer, sources_for, reference,
 @pytest.mark.parametrize("name", ["llama", "mistral"])
 def test_so_it_does_through_transformers_layers(open_writer, sources_for, reference, monkeypatch, name, settings):
     """As on a GPU, and for architectures that are made in another way."""
-    monkeypatch.setattr("llmft.models.decoding.decoder.layers_of", lambda model: None)
+    monkeypatch.setattr("llmft.models.decoding.decoder.flat_of", lambda model: None)
     pretrained = open_writer(name)
     sources, config = sources_for(pretrained), configured(pretrained, settings)
     assert written(pretrained, sources, config) == reference(pretrained, sources, config)

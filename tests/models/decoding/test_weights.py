@@ -11,7 +11,12 @@ from llmft.models.decoding import weights as module
 from llmft.models.decoding.decoder import Prompts
 from llmft.models.decoding.weights import stand_ins
 from llmft.models.generate import generate, generation_config
+from llmft.models.packed import can_pack
 from llmft.runs import signals
+
+needs_packing = pytest.mark.skipif(
+    not can_pack(torch.device("cpu"), torch.bfloat16), reason="no products in bfloat16 on this processor"
+)
 
 
 @pytest.fixture
@@ -104,3 +109,60 @@ def test_masters_are_rounded_once(open_writer):
             assert torch.equal(pretrained.model(ids).logits, expected)
             assert pretrained.model.get_input_embeddings().weight.dtype is torch.float32
     assert not stand_ins(pretrained, torch.float32).weights
+
+
+@needs_packing
+@pytest.mark.parametrize("adapter", [True, False], ids=["adapter", "masters"])
+def test_for_many_tokens_weights_are_packed(adapted, open_writer, adapter):
+    """Nothing stands in the model's own places then: its layers are computed with what was packed."""
+    pretrained = adapted("llama") if adapter else open_writer("llama")
+    model = pretrained.model.eval()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora" in name:
+                weight.mul_(0.3)  # or scores are so large that rounding decides whom attention reads
+        before = bits(pretrained)
+        expected = model(torch.tensor([[5, 6, 7, 8]])).logits[0, -1:]
+        found = stand_ins(pretrained, torch.bfloat16, tokens=module.PACK_FROM)
+        assert found.flat is not None
+        assert not found.weights
+        assert not found.adapted
+        with torch.autocast("cpu", torch.bfloat16):
+            scores = Prompts(model, 1, 4, 1, flat=found.flat).begin([[5, 6, 7, 8]])
+    assert (scores - expected).norm() < 0.03 * expected.norm()  # a step of bfloat16 is 0.008
+    assert all(torch.equal(weight, before[key]) for key, weight in model.named_parameters())
+
+
+@needs_packing
+def test_what_is_not_packed(adapted, open_writer, monkeypatch):
+    pretrained = open_writer("llama")
+    assert stand_ins(pretrained, torch.bfloat16, tokens=module.PACK_FROM - 1).flat is None  # it would not pay
+    assert stand_ins(pretrained, torch.float32, tokens=module.PACK_FROM).flat is None
+    for name in ("t5", "gpt2"):  # whose passes are transformers'
+        assert stand_ins(open_writer(name), torch.bfloat16, tokens=module.PACK_FROM).flat is None
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "can_fold", lambda layer: False)  # an update that cannot be folded in
+        assert stand_ins(adapted("llama"), torch.bfloat16, tokens=module.PACK_FROM).flat is None
+    size = sum(weight.numel() for weight in pretrained.model.parameters())
+    monkeypatch.setattr(module, "available_bytes", lambda device: 5 * size)  # half of it: 2.5, and 2 for what is cast
+    found = stand_ins(pretrained, torch.bfloat16, tokens=module.PACK_FROM)
+    assert found.flat is None
+    assert found.weights
+
+
+@needs_packing
+def test_what_is_packed_is_compared_and_written_with(open_writer, monkeypatch):
+    """Six tokens of sources, and three texts of up to three."""
+    pretrained = open_writer("llama")
+    config = generation_config(Generation(max_new_tokens=3), pretrained, [2], 2)
+    sources, flat = [[5, 6, 7], [8, 9], [4]], []
+    begin = Prompts.begin
+    monkeypatch.setattr(Prompts, "begin", lambda self, *given: (flat.append(self.flat), begin(self, *given))[1])
+    list(generate(pretrained, sources, config, 4, torch.bfloat16))
+    assert all(each.head is None for each in flat)
+    flat.clear()
+    monkeypatch.setattr(module, "PACK_FROM", 15)
+    found = dict(generate(pretrained, sources, config, 4, torch.bfloat16))
+    assert sorted(found) == [0, 1, 2]
+    assert len(flat) == 2  # the comparison with the model is made with what is packed, too
+    assert all(each.head is not None for each in flat)

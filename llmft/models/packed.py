@@ -1,0 +1,34 @@
+"""Weights laid out in the order in which oneDNN's products in bfloat16 read them.
+
+A product lays out its weight anew each time, which for few rows costs as much as the product itself. Done once, products with
+SmolLM2-135M's weights are 5 to 15 % faster for 1,000 rows, and 20 to 40 % for 64.
+"""
+
+import torch
+from torch import Tensor
+
+# N flat tokens, I and O input and output width of a layer
+
+ROWS = 1024  # of the products that the order is chosen for; those of fewer gain by it no less
+
+
+def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether products on this device and in this format are oneDNN's."""
+    return (
+        device.type == "cpu"
+        and dtype is torch.bfloat16
+        and torch.backends.mkldnn.is_available()
+        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
+
+
+def packed(weight_OI: Tensor) -> Tensor:
+    """Return a copy for `product` alone: of its elements nothing else can be read."""
+    return torch.ops.mkldnn._reorder_linear_weight(weight_OI.detach().contiguous(), ROWS)
+
+
+def product(x_NI: Tensor, packed_OI: Tensor, bias_O: Tensor | None, added_NO: Tensor | None) -> Tensor:
+    """Return xW^T + bias + added, each None where there is nothing to add."""
+    if added_NO is None:
+        return torch.ops.mkldnn._linear_pointwise(x_NI, packed_OI, bias_O, "none", [], "")
+    return torch.ops.mkldnn._linear_pointwise.binary(x_NI, added_NO, packed_OI, bias_O, "add")
