@@ -133,6 +133,7 @@ def project(
     for place, each in enumerate(projections):
         if each.weight.is_mkldnn:
             assert each.update is None
+            assert factor == 1
             outputs.append(product(x_NI, each.weight, each.bias, added_NO))
             continue
         weight = each.weight.to(dtype)
