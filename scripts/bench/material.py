@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 from scripts.bench import models, texts, tokens
 from scripts.bench.works import Kind, Work, every_work
 
-ROWS = {"summaries": texts.summaries, "topics": texts.topics, "questions": texts.questions}
+ROWS = {"summaries": texts.summaries, "varied": texts.varied, "topics": texts.topics, "questions": texts.questions}
 
 
 def prepare(folder: Path, work: Work) -> None:

@@ -1,6 +1,8 @@
 """The rows that are trained on, made from the Python standard library's own documentation: real text that every machine has."""
 
 import json
+import math
+import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,19 +12,33 @@ from llmft.data.builtin.topics import library_topics
 
 CHARACTERS = (400, 2000)
 """Length of a document: with a chat template around it, a prompt of 100 to 600 tokens."""
+VARIED = (200, 3500)
+MEDIAN, SPREAD = 830, 0.62
+"""Lengths in characters drawn from a log-normal distribution: prompts of 250 tokens in the middle, a few of nearly 1,000."""
+DRAWN = 96
 PER_CONTEXT = 5
 Row = dict[str, Any]
 
 
-def summaries() -> list[Row]:
+def summaries(characters: tuple[int, int] = CHARACTERS) -> list[Row]:
     """Return {document, summary}: what a docstring explains, and its first sentence."""
     found: dict[str, Row] = {}
     for docstring in library():
         head, _, body = docstring.text.partition("\n\n")
         summary, document = " ".join(head.split()), body.strip()
-        if 20 <= len(summary) <= 160 and CHARACTERS[0] <= len(document) <= CHARACTERS[1]:
+        if 20 <= len(summary) <= 160 and characters[0] <= len(document) <= characters[1]:
             found.setdefault(document, {"document": document, "summary": summary})
     return by_content(found.values())
+
+
+def varied() -> list[Row]:
+    """Return as many of them as are DRAWN, with lengths as sets for summarization have them: most are short, and some much longer."""
+    waiting, chance, found = summaries(VARIED), random.Random(0), []
+    for _ in range(DRAWN):
+        goal = chance.lognormvariate(math.log(MEDIAN), SPREAD)
+        nearest = min(range(len(waiting)), key=lambda place: abs(len(waiting[place]["document"]) - goal))
+        found.append(waiting.pop(nearest))
+    return found
 
 
 def topics() -> list[Row]:

@@ -13,12 +13,12 @@ Row = dict[str, Any]
 
 SUMMARIZE = "Summarize the following text in one sentence.\n\n{document}"
 PROMPTS = {
-    "summaries": SUMMARIZE,
+    "varied": SUMMARIZE,
     "pieces": SUMMARIZE,
     "questions": "Answer the question from the text, in as few words as possible.\n\nText: {context}\n\nQuestion: {question}",
 }
 """What a decoder is asked, as conf/task has it."""
-TARGETS = {"summaries": "summary", "pieces": "summary", "questions": "answer"}
+TARGETS = {"summaries": "summary", "varied": "summary", "pieces": "summary", "questions": "answer"}
 
 
 def encoded(work: Work, rows: list[Row], labels: list[str], tokenizer: Any) -> list[Row]:

@@ -112,6 +112,7 @@ def grid(total: int, dtypes: tuple[str, ...], grouped: bool = False) -> tuple[Tu
 
 LLMFT = Contestant("llmft", "llmft")
 SUMMARIES = ("task=summarization",)
+WHOLE_SUMMARIES = (*SUMMARIES, "task.max_source_tokens=null")  # what is longer than usual is not cut
 
 
 def works(bf16: bool) -> tuple[Work, ...]:
@@ -123,12 +124,12 @@ def works(bf16: bool) -> tuple[Work, ...]:
         "LoRA r=16 on all linear layers, SmolLM2-135M",
         Kind.decoder,
         "smollm2-135m",
-        "summaries",
+        "varied",
         steps=4,
         batch_size=8,
         lr=2e-4,
         lora=True,
-        settings=SUMMARIES,
+        settings=WHOLE_SUMMARIES,
         contestants=(
             LLMFT,
             Contestant("Trainer, best-tuned", "trainer", grid(8, frozen)),
@@ -160,7 +161,9 @@ def works(bf16: bool) -> tuple[Work, ...]:
         name="t5",
         title="Full fine-tuning, encoder-decoder of T5-small's size",
         kind=Kind.pair,
+        rows="summaries",
         clustered=True,
+        settings=SUMMARIES,
         model="t5",
         steps=6,
         batch_size=16,
@@ -245,7 +248,7 @@ def growth(bf16: bool) -> tuple[Work, ...]:
             batch_size=batch,
             lr=1e-4,
             contestants=(LLMFT, trainer),
-            settings=(*SUMMARIES, "task.max_source_tokens=null"),  # what is 512 words long is not cut
+            settings=WHOLE_SUMMARIES,
             words=words,
         )
 
