@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -100,10 +99,10 @@ def generate(
     skipped = config.forced_bos_token_id is not None  # a token forced to be the first is no part of a text
     search: Search | BeamSearch | PlainSearch | None = None
     while waiting:
-        start = partial(own_search, flat=weights.flat) if ours else PlainSearch
         try:
             with inside(pretrained, precision), weights.in_place():
-                search = start(pretrained, config, [(place, sources[place]) for place in waiting], batch_size, seed)
+                given = (pretrained, config, [(place, sources[place]) for place in waiting], batch_size, seed)
+                search = own_search(*given, weights.flat) if ours else PlainSearch(*given)
             while search.busy:
                 with inside(pretrained, precision), weights.in_place():
                     found = search.advance()
@@ -114,13 +113,17 @@ def generate(
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            batch_size = min(batch_size, len(waiting)) // 2
+            batch_size = batch_size if weights.flat else min(batch_size, len(waiting)) // 2
             if not batch_size:
                 raise DoesNotFit(
                     f"out of memory while a text is written after one source of {len(sources[waiting[0]])} tokens alone. Set "
                     "generation.num_beams or generation.max_new_tokens lower, a smaller task.max_source_tokens, or a smaller model."
                 ) from error
         search = None  # and what it keeps
+        if weights.flat:  # packed weights give way first
+            weights = NONE
+            with inside(pretrained, precision):
+                weights = stand_ins(pretrained, precision)
         release(pretrained.model.device)
 
 

@@ -2,7 +2,7 @@
 
 Written out because autograd would make a tensor for every term: here products are added up where the first one stands, the
 updates of all layers share one product with their input, and what is frozen has no gradient. Weights may be kept in a wider
-format than the input; they are read in the input's.
+format than the input; they are read in the input's. Packed ones are in bfloat16, and for inputs in it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -134,7 +134,7 @@ def project(
         if each.weight.is_mkldnn:
             assert each.update is None
             assert factor == 1
-            outputs.append(product(x_NI, each.weight, each.bias, added_NO))
+            outputs.append(product(x_NI, each.weight, each.bias))
             continue
         weight = each.weight.to(dtype)
         out_NO = empty(arena if kept is None or kept[place] else None, x_NI, len(x_NI), len(weight))
@@ -150,9 +150,9 @@ def project(
             torch.addmm(out_NO, x_NI, weight.t(), beta=1 if each.update else 0, alpha=factor, out=out_NO)
             if each.bias is not None:
                 out_NO += each.bias.to(dtype)
-        if added_NO is not None:
-            out_NO += added_NO
         outputs.append(out_NO)
+    if added_NO is not None:
+        outputs[0] += added_NO
     return outputs, low
 
 

@@ -15,14 +15,14 @@ from transformers import AutoTokenizer
 from scripts.bench import models, texts, tokens
 from scripts.bench.works import Kind, Work, every_work
 
-ROWS = {"summaries": texts.summaries, "varied": texts.varied, "topics": texts.topics, "questions": texts.questions}
+ROWS = {"summaries": texts.summaries, "topics": texts.topics, "questions": texts.questions}
 
 
 def prepare(folder: Path, work: Work) -> None:
     """Write FOLDER/<work>.jsonl for llmft, and FOLDER/<work>.steps.json for peers: its rows as tokens, step by step."""
     models.make(folder / "models", [work.model])
     tokenizer = AutoTokenizer.from_pretrained(folder / "models" / work.model)
-    rows = list(texts.pieces(work.size, work.words)) if work.words else ROWS[work.rows]()
+    rows = rows_of(work)
     if len(rows) < work.size:
         raise SystemExit(f"{work.name}: Python's library makes {len(rows)} rows, {work.size} are needed")
     rows = clustered(work, rows, tokenizer) if work.clustered else rows[: work.size]
@@ -30,6 +30,13 @@ def prepare(folder: Path, work: Work) -> None:
     steps = tokens.in_order(work, rows, tokenizer)
     (folder / f"{work.name}.steps.json").write_text(json.dumps(steps), encoding="utf-8")
     (folder / f"{work.name}.recipe").write_text(work.recipe, encoding="utf-8")
+
+
+def rows_of(work: Work) -> list[texts.Row]:
+    """Return all rows that a work's may be taken from."""
+    if work.words:
+        return list(texts.pieces(work.size, work.words))
+    return texts.varied(work.size) if work.rows == "varied" else ROWS[work.rows]()
 
 
 def clustered(work: Work, rows: list[texts.Row], tokenizer: Any) -> list[texts.Row]:

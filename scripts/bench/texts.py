@@ -2,9 +2,9 @@
 
 import json
 import math
-import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 from llmft.data.builtin.docstrings import digest, library
@@ -14,8 +14,7 @@ CHARACTERS = (400, 2000)
 """Length of a document: with a chat template around it, a prompt of 100 to 600 tokens."""
 VARIED = (200, 3500)
 MEDIAN, SPREAD = 830, 0.62
-"""Lengths in characters drawn from a log-normal distribution: prompts of 250 tokens in the middle, a few of nearly 1,000."""
-DRAWN = 96
+"""Lengths of varied documents in characters: those of a log-normal distribution, within limits. Prompts of 250 tokens in the middle."""
 PER_CONTEXT = 5
 Row = dict[str, Any]
 
@@ -31,14 +30,17 @@ def summaries(characters: tuple[int, int] = CHARACTERS) -> list[Row]:
     return by_content(found.values())
 
 
-def varied() -> list[Row]:
-    """Return as many of them as are DRAWN, with lengths as sets for summarization have them: most are short, and some much longer."""
-    waiting, chance, found = summaries(VARIED), random.Random(0), []
-    for _ in range(DRAWN):
-        goal = chance.lognormvariate(math.log(MEDIAN), SPREAD)
-        nearest = min(range(len(waiting)), key=lambda place: abs(len(waiting[place]["document"]) - goal))
+def varied(count: int) -> list[Row]:
+    """Return so many of them with lengths as sets for summarization have them: evenly spread quantiles of a log-normal distribution.
+
+    Fewer where the library has fewer.
+    """
+    waiting, found, quantile = summaries(VARIED), [], NormalDist().inv_cdf
+    for place in range(min(count, len(waiting))):
+        goal = MEDIAN * math.exp(SPREAD * quantile((place + 0.5) / count))
+        nearest = min(range(len(waiting)), key=lambda each: abs(len(waiting[each]["document"]) - goal))
         found.append(waiting.pop(nearest))
-    return found
+    return by_content(found)
 
 
 def topics() -> list[Row]:

@@ -18,7 +18,9 @@ from llmft.runs import signals
 
 PASS_TOKENS = {"cpu": 2048}  # tokens of prompts read in one pass: more make products no faster and take more memory
 OTHER_PASS_TOKENS = 16384
-PART = 16  # texts, on processors, whose kept keys are read up to the longest one's end: attention's time goes with their number
+PART = (
+    16  # texts, on processors, of which kept keys are read up to the end of the longest: the time goes with the number of keys
+)
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Prompts:
         self.triangles: Masks = {}
         self.masks: dict[int | None, tuple[list[tuple[slice, Tensor]], Tensor | None]] = {}
         self.slots: dict[tuple[int, int], Tensor] = {}  # of the tokens of a step, by number of heads and width of a buffer
-        # on a GPU its layers are compiled first, which a few texts do not pay for
+        # on a GPU the layers of training are compiled first, which a few texts do not pay for
         self.flat = flat_of(model) if flat is None and model.device.type == "cpu" else flat
         self.cache = Kept(self.write, self.longest)
 
@@ -254,6 +256,7 @@ class Prompts:
         """
         if window not in self.masks:
             ends = self.lengths if self.beams == 1 else [prompt - 1 for prompt in self.prompts]
+            ends_R = self.lengths_R if self.beams == 1 else torch.tensor(ends, device=like.device)
             apart = len(ends)
             if self.beams == 1 and like.device.type == "cpu":
                 apart = max(PART, torch.get_num_threads())
@@ -261,7 +264,7 @@ class Prompts:
             for start in range(0, len(ends), apart):
                 rows = slice(start, min(start + apart, len(ends)))
                 places = torch.arange(max(ends[rows]) + 1, device=like.device)
-                unseen = places > torch.tensor(ends[rows], device=like.device)[:, None]
+                unseen = places > ends_R[rows, None]
                 if window is not None:
                     unseen |= places <= self.lengths_R[rows, None] - window
                 mask = torch.zeros(unseen.shape, dtype=like.dtype, device=like.device).masked_fill_(unseen, float("-inf"))

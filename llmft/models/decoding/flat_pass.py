@@ -37,7 +37,10 @@ def flat_of(model: PreTrainedModel) -> Flat | None:
 
 
 def packed_flat_of(model: PreTrainedModel, dtype: torch.dtype) -> Flat | None:
-    """Return the same with copies of all weights of products, `packed`; None, too, where some layer has an update."""
+    """Return the same with copies of all weights of products, `packed`, and the same scores to the bit.
+
+    None, too, where some layer has an update, or scores are made by something else than a linear layer.
+    """
     layers = layers_of(model)
     if layers is None:
         return None

@@ -1,7 +1,7 @@
 """Weights that stand in for a model's own while it writes: adapters folded in, cast once instead of at every token, laid out once."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ PACK_FROM = 8192  # tokens that are read and written: fewer do not pay for layin
 class StandIns:
     """New weights for some dense layers, and the adapted layers whose adapters are in them. The model's own are never written to.
 
-    flat: a decoder's layers with all weights packed, which need no others.
+    flat: a decoder's layers with the weights of all products packed, which need no others.
     """
 
     weights: tuple[tuple[nn.Module, nn.Parameter], ...]
@@ -53,7 +53,7 @@ def stand_ins(pretrained: Pretrained, precision: torch.dtype, tokens: int = 0) -
     """Return new weights for dense layers that have an adapter or another format than is computed in; none if too large.
 
     W + (alpha/r) BA is added up in float32 and rounded once (Hu et al. 2021, arXiv:2106.09685). tokens: how many will be read
-    and written; for many, a decoder's weights are packed.
+    and written at most; for many, a decoder's weights are packed, which changes no score.
     """
     model = pretrained.model
     adapted: dict[int, Any] = {id(layer.base_layer): layer for layer in model.modules() if can_fold(layer)}
@@ -81,10 +81,10 @@ def stand_ins(pretrained: Pretrained, precision: torch.dtype, tokens: int = 0) -
         weights.append((module, nn.Parameter(new.to(kind), requires_grad=False)))
     found = StandIns(tuple(weights), tuple(adapted.values()))
     if tokens >= PACK_FROM and can_pack(model.device, precision) and size + dense * precision.itemsize <= room:
-        with found.in_place():
+        with found.in_place(), suppress(RuntimeError, MemoryError):  # there may be no room for it after all
             flat = packed_flat_of(model, precision)
-        if flat is not None:
-            return StandIns((), (), flat)
+            if flat is not None:
+                return StandIns((), (), flat)
     return found
 
 

@@ -6,26 +6,40 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import GenerationConfig, MistralConfig, MistralForCausalLM, PreTrainedModel
+from transformers import (
+    GenerationConfig,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from llmft.models import generate as generation
 from llmft.models.family import Family
 from llmft.models.load import Pretrained
 
+SMALL = {"vocab_size": 400, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+SMALL |= {"num_attention_heads": 4, "num_key_value_heads": 2}
+MADE = {
+    "mistral": lambda: MistralForCausalLM(MistralConfig(**SMALL, sliding_window=6)),  # looks back 6 tokens
+    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SMALL)),  # biases
+    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SMALL, head_dim=8)),  # norms of heads
+}
 LENGTHS = (7, 3, 19, 1, 12, 4, 30, 2, 7, 5, 9)
 
 
 @pytest.fixture
 def open_writer(open_tiny, loud: Callable[[PreTrainedModel], PreTrainedModel]) -> Callable[[str], Pretrained]:
-    """Load a tiny model by name; "mistral": a decoder that looks back 6 tokens."""
+    """Load a tiny model by name, or make one of MADE."""
 
     def load(name: str) -> Pretrained:
-        if name != "mistral":
+        if name not in MADE:
             return open_tiny(name)
         torch.manual_seed(0)
-        small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-        config = MistralConfig(vocab_size=400, num_key_value_heads=2, sliding_window=6, **small)
-        return Pretrained(loud(MistralForCausalLM(config)), None, Family.decoder, Path("mistral"))
+        return Pretrained(loud(MADE[name]()), None, Family.decoder, Path(name))
 
     return load
 

@@ -158,11 +158,43 @@ def test_what_is_packed_is_compared_and_written_with(open_writer, monkeypatch):
     sources, flat = [[5, 6, 7], [8, 9], [4]], []
     begin = Prompts.begin
     monkeypatch.setattr(Prompts, "begin", lambda self, *given: (flat.append(self.flat), begin(self, *given))[1])
-    list(generate(pretrained, sources, config, 4, torch.bfloat16))
-    assert all(each.head is None for each in flat)
+    plain = dict(generate(pretrained, sources, config, 4, torch.bfloat16))
+    assert [each.head for each in flat] == [None, None]
     flat.clear()
     monkeypatch.setattr(module, "PACK_FROM", 15)
-    found = dict(generate(pretrained, sources, config, 4, torch.bfloat16))
-    assert sorted(found) == [0, 1, 2]
+    assert dict(generate(pretrained, sources, config, 4, torch.bfloat16)) == plain
     assert len(flat) == 2  # the comparison with the model is made with what is packed, too
     assert all(each.head is not None for each in flat)
+
+
+@needs_packing
+def test_packed_weights_give_way_where_memory_runs_out(open_writer, monkeypatch):
+    pretrained = open_writer("llama")
+    config = generation_config(Generation(max_new_tokens=3), pretrained, [2], 2)
+    sources = [[5, 6, 7], [8, 9], [4]]
+    expected = dict(generate(pretrained, sources, config, 4, torch.bfloat16))
+    monkeypatch.setattr(module, "PACK_FROM", 15)
+    step, seen = Prompts.step, []
+
+    def failing(self, tokens):
+        seen.append((self.flat.head is not None, self.rows))
+        if self.flat.head is not None and self.rows == 3:
+            raise torch.OutOfMemoryError("out of memory")
+        return step(self, tokens)
+
+    monkeypatch.setattr(Prompts, "step", failing)
+    assert dict(generate(pretrained, sources, config, 4, torch.bfloat16)) == expected
+    assert (True, 3) in seen
+    assert seen[-1] == (False, 3)  # and only then fewer texts at a time
+
+
+@needs_packing
+@pytest.mark.parametrize("error", [RuntimeError("can't allocate memory"), MemoryError()], ids=repr)
+def test_without_room_after_all_they_are_not_packed(open_writer, monkeypatch, error):
+    def refuse(*given):
+        raise error
+
+    monkeypatch.setattr(module, "packed_flat_of", refuse)
+    found = stand_ins(open_writer("llama"), torch.bfloat16, tokens=module.PACK_FROM)
+    assert found.flat is None
+    assert found.weights
