@@ -117,7 +117,7 @@ class Rounds:
             try:
                 run = self.turn(work, contestant, tuning, ceilings, limit)
                 plainest = contestant.grid[0]
-                first = known[plainest.named()].losses if seen else run.losses
+                first = known[plainest.named()].losses if plainest.named() in known else run.losses
                 apart = coarser(tuning, plainest.dtype)
                 if work.kind is not Kind.generation and (problem := other_start(run.losses, first, apart)):
                     raise Unusable(f"other work: {problem}")

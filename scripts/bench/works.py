@@ -111,6 +111,7 @@ def grid(total: int, dtypes: tuple[str, ...], grouped: bool = False) -> tuple[Tu
 
 
 LLMFT = Contestant("llmft", "llmft")
+BATCHES_OF_TEXTS = (2, 4, 8, 16, 24, 32)
 SUMMARIES = ("task=summarization",)
 WHOLE_SUMMARIES = (*SUMMARIES, "task.max_source_tokens=null")  # what is longer than usual is not cut
 
@@ -214,10 +215,10 @@ def works(bf16: bool) -> tuple[Work, ...]:
             Contestant(
                 "generate, sorted by length",
                 "generate",
-                tuple(Tuning(rows, 1, frozen[0], "sorted") for rows in (8, 16, 24, 32)),
+                tuple(Tuning(rows, 1, frozen[0], "sorted") for rows in BATCHES_OF_TEXTS),
             ),
             Contestant(
-                "generate, order of the file", "generate", tuple(Tuning(rows, 1, frozen[0]) for rows in (8, 16, 24, 32))
+                "generate, order of the file", "generate", tuple(Tuning(rows, 1, frozen[0]) for rows in BATCHES_OF_TEXTS)
             ),
         ),
     )
