@@ -31,7 +31,7 @@ def summaries(characters: tuple[int, int] = CHARACTERS) -> list[Row]:
 
 
 def varied(count: int) -> list[Row]:
-    """Return so many of them with lengths as sets for summarization have them: evenly spread quantiles of a log-normal distribution.
+    """Return so many of them whose lengths are evenly spread quantiles of a log-normal distribution: most are short, a few much longer.
 
     Fewer where the library has fewer.
     """

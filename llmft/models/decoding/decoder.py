@@ -18,9 +18,8 @@ from llmft.runs import signals
 
 PASS_TOKENS = {"cpu": 2048}  # tokens of prompts read in one pass: more make products no faster and take more memory
 OTHER_PASS_TOKENS = 16384
-PART = (
-    16  # texts, on processors, of which kept keys are read up to the end of the longest: the time goes with the number of keys
-)
+PART = 16
+"""Texts, on processors, of which kept keys are read up to the end of the longest: the time goes with the number of keys."""
 
 
 @dataclass(frozen=True)

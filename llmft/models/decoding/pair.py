@@ -13,10 +13,10 @@ from llmft.data.batch import pad_stream, stream_of
 from llmft.models.attention import UnsupportedAttention, attention
 from llmft.models.decoding.attend import KEPT_KEYS, beams_over_source, next_tokens
 from llmft.models.decoding.buffers import Buffer, Kept, Layer, moved
+from llmft.models.decoding.decoder import OTHER_PASS_TOKENS
 from llmft.runs import signals
 
 PASS_TOKENS = {"cpu": 1024}  # of sources that the encoder reads in one pass, filled up to the longest
-OTHER_PASS_TOKENS = 16384
 
 # S sources, T tokens of the longest, R = S * beams texts, D model width, V vocabulary, H heads
 
