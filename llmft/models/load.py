@@ -26,6 +26,7 @@ from llmft.models.family import Family, family_of
 from llmft.models.folder import Weights, check_folder, check_formats, no_safetensors
 from llmft.models.frozen import Frozen
 from llmft.models.head import FRESH, Head, class_of, head_modules, label_settings, make_fresh, module_of
+from llmft.models.rounding import mark_coarse
 from llmft.models.token_ids import check_ids, settle_padding
 
 logging.disable_progress_bar()  # loading has no steps a user could tell apart; stderr is for what llmft does
@@ -201,6 +202,7 @@ def load_pretrained(
     if family is Family.encoder_decoder and getattr(model.config, "decoder_start_token_id", None) is None:
         start = model.generation_config.decoder_start_token_id if model.can_generate() else None
         model.config.decoder_start_token_id = config.bos_token_id if start is None else start  # as transformers' generate does
+    mark_coarse(model)
     return Pretrained(model.to(device), tokenizer, family, folder, head, new, code=code)
 
 

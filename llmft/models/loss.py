@@ -10,6 +10,7 @@ from torch.autograd import Function
 from torch.utils.checkpoint import checkpoint
 
 from llmft.models import filling
+from llmft.models.rounding import narrow
 
 # M rows that carry loss, D model width, V vocabulary
 
@@ -38,7 +39,7 @@ class LinearCrossEntropy(Function):
         total = torch.zeros((), device=hidden_MD.device)
         dhidden_MD = torch.empty_like(hidden_MD) if wanted_hidden else None
         dweight_VD = None
-        weight = weight_VD.to(dtype)
+        weight = narrow(weight_VD, dtype)
         for start in range(0, len(targets_M), CHUNK_ROWS):
             rows = slice(start, start + CHUNK_ROWS)
             hidden, targets = hidden_MD[rows].to(dtype), targets_M[rows, None]

@@ -16,6 +16,7 @@ from transformers.pytorch_utils import Conv1D
 from llmft.hardware.arena import Arena, empty
 from llmft.models.dropout import Mask, draw
 from llmft.models.packed import product
+from llmft.models.rounding import narrow
 
 # N flat tokens, I and O input and output width of a layer, R rank of its update
 
@@ -136,7 +137,7 @@ def project(
             assert factor == 1
             outputs.append(product(x_NI, each.weight, each.bias))
             continue
-        weight = each.weight.to(dtype)
+        weight = narrow(each.weight, dtype)
         out_NO = empty(arena if kept is None or kept[place] else None, x_NI, len(x_NI), len(weight))
         if each.update is not None:
             # the smallest term first: what is already rounded to 16 bits would not take it in
@@ -145,11 +146,11 @@ def project(
             torch.addmm(out_NO, low_NR[:, start:stop], up_RO, beta=0, alpha=scale, out=out_NO)
             start = stop
         if each.update is None and each.bias is not None:
-            torch.addmm(each.bias.to(dtype), x_NI, weight.t(), alpha=factor, out=out_NO)
+            torch.addmm(narrow(each.bias, dtype), x_NI, weight.t(), alpha=factor, out=out_NO)
         else:
             torch.addmm(out_NO, x_NI, weight.t(), beta=1 if each.update else 0, alpha=factor, out=out_NO)
             if each.bias is not None:
-                out_NO += each.bias.to(dtype)
+                out_NO += narrow(each.bias, dtype)
         outputs.append(out_NO)
     if added_NO is not None:
         outputs[0] += added_NO
@@ -183,7 +184,7 @@ def project_backward(
     dx_NI, of_updates = updates_backward(x_NI, projections, low, scaled)
     found: list[Tensor | None] = []
     for each, incoming_NO, gradient_NO, of_update in zip(projections, gradients, scaled, of_updates, strict=True):
-        weight = each.weight.to(x_NI.dtype)
+        weight = narrow(each.weight, x_NI.dtype)
         dx_NI = gradient_NO @ weight if dx_NI is None else dx_NI.addmm_(gradient_NO, weight)
         found.append(gradient_NO.t() @ x_NI if each.weight.requires_grad else None)
         found.append(incoming_NO.sum(0) if each.bias is not None and each.bias.requires_grad else None)

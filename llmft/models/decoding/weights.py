@@ -14,6 +14,7 @@ from llmft.hardware.memory import available_bytes
 from llmft.models.decoding.flat_pass import Flat, packed_flat_of
 from llmft.models.load import Pretrained
 from llmft.models.packed import can_pack
+from llmft.models.rounding import narrow
 
 DENSE = (nn.Linear, Conv1D)
 PEFT_LINEAR = "peft.tuners.lora.layer.Linear"  # by name: PEFT is loaded only where there is an adapter
@@ -75,10 +76,12 @@ def stand_ins(pretrained: Pretrained, precision: torch.dtype, tokens: int = 0) -
         return StandIns((), ())
     weights = []
     for module, weight, kind in chosen:
-        layer, new = adapted.get(id(module)), weight.detach()
-        if layer is not None:
-            new = new.float() + layer.get_delta_weight("default").detach().float()
-        weights.append((module, nn.Parameter(new.to(kind), requires_grad=False)))
+        layer = adapted.get(id(module))
+        if layer is None:
+            new = narrow(weight, kind)
+        else:
+            new = (weight.detach().float() + layer.get_delta_weight("default").detach().float()).to(kind)
+        weights.append((module, nn.Parameter(new.detach(), requires_grad=False)))
     found = StandIns(tuple(weights), tuple(adapted.values()))
     if tokens >= PACK_FROM and can_pack(model.device, precision) and size + dense * precision.itemsize <= room:
         with found.in_place(), suppress(RuntimeError, MemoryError):  # there may be no room for it after all

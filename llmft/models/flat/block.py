@@ -14,6 +14,7 @@ from llmft.hardware.arena import Arena, kept
 from llmft.models.flat.attending import Attending
 from llmft.models.flat.pointwise import gated, gated_backward, gated_parts, normed, rms_norm, rms_norm_backward
 from llmft.models.projection import Low, Projection, project, project_backward, ungrouped
+from llmft.models.rounding import narrow
 
 # N flat tokens, Q of them that ask (all but in a model's last layer), D model width, H query heads, K key/value heads, E head width
 
@@ -35,7 +36,7 @@ class AttentionHalf(Function):
         *tensors: Tensor | None,
     ) -> Tensor:
         q, k, v, o = ungrouped(projections, tensors)
-        x_ND, scale_N1 = rms_norm(h_ND, norm_D, eps)
+        x_ND, scale_N1 = rms_norm(h_ND, narrow(norm_D, h_ND.dtype), eps)
         asked, arena = attending.rows, attending.arena
         normed_heads = tensors[-1] is not None  # whose norms read again what comes in
         if asked is None:
@@ -67,7 +68,7 @@ class AttentionHalf(Function):
         ctx.held = ctx.attending = None  # and with it the arena
         dq, dnorm_q = norm_heads_backward(dq, q_raw, scale_q, tensors[-2])
         dk, dnorm_k = norm_heads_backward(dk, k_raw, scale_k, tensors[-1])
-        x_ND = normed(h_ND, scale_N1, norm_D)
+        x_ND = normed(h_ND, scale_N1, narrow(norm_D, h_ND.dtype))
         asked = attending.rows
         if asked is None:
             dx_ND, found = project_backward(x_ND, [q, k, v], low, [dq, dk, dv])
@@ -86,7 +87,7 @@ class AttentionHalf(Function):
 
 def norm_heads(x_NHE: Tensor, weight_E: Tensor | None, eps: float) -> tuple[Tensor, Tensor | None]:
     """Norm each head; without a weight, nothing happens."""
-    return (x_NHE, None) if weight_E is None else rms_norm(x_NHE, weight_E, eps)
+    return (x_NHE, None) if weight_E is None else rms_norm(x_NHE, narrow(weight_E, x_NHE.dtype), eps)
 
 
 def norm_heads_backward(
@@ -113,7 +114,7 @@ class FeedForwardHalf(Function):
         *tensors: Tensor | None,
     ) -> Tensor:
         gate, up, down = ungrouped(projections, tensors)
-        x_ND, scale_N1 = rms_norm(h_ND, norm_D, eps)
+        x_ND, scale_N1 = rms_norm(h_ND, narrow(norm_D, h_ND.dtype), eps)
         (gate_NF, up_NF), low = project(x_ND, [gate, up], arena=arena)
         (out_ND,), low_down = project(gated(gate_NF, up_NF), [down], h_ND, arena=arena)
         ctx.projections, ctx.arena = projections, arena  # the arena is there as long as what lies in it
@@ -130,7 +131,7 @@ class FeedForwardHalf(Function):
         dinner_NF, found_down = project_backward(inner_NF, [down], low_down, [gradient_ND])
         del inner_NF  # its room is the next one's
         dgate_NF, dup_NF = gated_backward(dinner_NF, gate_NF, up_NF, silu_NF)
-        x_ND = normed(h_ND, scale_N1, norm_D)
+        x_ND = normed(h_ND, scale_N1, narrow(norm_D, h_ND.dtype))
         dx_ND, found = project_backward(x_ND, [gate, up], low, [dgate_NF, dup_NF])
         dh_ND, dnorm_D = rms_norm_backward(dx_ND, h_ND, scale_N1, norm_D)
         dh_ND += gradient_ND

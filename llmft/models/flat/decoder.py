@@ -4,6 +4,7 @@ For architectures that are made like Llama: norm, attention with rotary position
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from llmft.models.flat.block import AttentionHalf, FeedForwardHalf
 from llmft.models.frozen import Frozen, key_of
 from llmft.models.lookup import looked_up
 from llmft.models.projection import Projection, projection_of, tensors_of
+from llmft.models.rounding import narrow_rows
 
 # N flat tokens, M rows that carry loss, D model width
 
@@ -77,7 +79,7 @@ def flat_states(
     """
     stream, count = batch.stream, frozen.count if frozen else 0
     if frozen is None:
-        h_ND = looked_up(model, model.base_model.embed_tokens, stream.tokens_N).to(dtype)
+        h_ND = embedded(model, stream.tokens_N, dtype)
     elif frozen.states is None:
         h_ND = below(model, layers[:count], stream, dtype)
     else:
@@ -98,7 +100,13 @@ def flat_states(
 @torch.no_grad()
 def below(model: PreTrainedModel, layers: list[Layer], stream: Stream, dtype: torch.dtype) -> Tensor:
     """Return what the embeddings and frozen layers make of a stream (N, D)."""
-    return run(model, layers, looked_up(model, model.base_model.embed_tokens, stream.tokens_N).to(dtype), stream)
+    return run(model, layers, embedded(model, stream.tokens_N, dtype), stream)
+
+
+def embedded(model: PreTrainedModel, tokens_N: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the embeddings of tokens (N, D)."""
+    table: Any = model.base_model.embed_tokens
+    return narrow_rows(looked_up(model, table, tokens_N), table.weight, tokens_N, dtype)
 
 
 def run(model: PreTrainedModel, layers: list[Layer], h_ND: Tensor, stream: Stream, rows_M: Tensor | None = None) -> Tensor:

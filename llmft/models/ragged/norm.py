@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from llmft.models.flat.pointwise import rms_norm, rms_norm_backward
+from llmft.models.rounding import narrow
 
 # N flat tokens, D model width
 
@@ -31,7 +32,7 @@ def normalise(x_ND: Tensor, norm: Norm) -> tuple[Tensor, Tensor | None, Tensor]:
     """Return the norm's output, and mean (None for the root mean square norm) and inverse scale, which the backward pass reads."""
     if norm.bias_D is not None:
         return torch.native_layer_norm(x_ND, x_ND.shape[-1:], norm.weight_D, norm.bias_D, norm.eps)
-    out_ND, inverse_N1 = rms_norm(x_ND, norm.weight_D, norm.eps)
+    out_ND, inverse_N1 = rms_norm(x_ND, narrow(norm.weight_D, x_ND.dtype), norm.eps)
     return out_ND, None, inverse_N1
 
 

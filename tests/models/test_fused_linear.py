@@ -8,9 +8,9 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from llmft.config.schema import Adapter, AdapterKind
-from llmft.models.adapted import AdaptedLinear, fused_adapters
 from llmft.models.adapter import add_adapter
 from llmft.models.attention import checkpoint_layers, ragged
+from llmft.models.fused_linear import FusedLinear, fused_linears
 
 SHAPE, OUT = (2, 7, 6), 5
 BASES = {
@@ -43,9 +43,9 @@ def test_output_and_gradients_are_those_of_peft(base, monkeypatch):
     x = torch.randn(SHAPE, dtype=torch.float64, requires_grad=True)
     expected = outcome(model, x)
     calls = []
-    forward = AdaptedLinear.forward
-    monkeypatch.setattr(AdaptedLinear, "forward", lambda *given: calls.append(1) or forward(*given))
-    with fused_adapters(model):
+    forward = FusedLinear.forward
+    monkeypatch.setattr(FusedLinear, "forward", lambda *given: calls.append(1) or forward(*given))
+    with fused_linears(model):
         found = outcome(model, x)
     assert calls == [1]
     torch.testing.assert_close(found, expected)
@@ -61,7 +61,7 @@ def test_autocast_is_followed(base):
     x = torch.randn(SHAPE, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
         expected = outcome(model, x)
-        with fused_adapters(model):
+        with fused_linears(model):
             found = outcome(model, x)
     assert found[0].dtype is expected[0].dtype is torch.bfloat16
     for one, two in zip(found[1], expected[1], strict=True):
@@ -75,7 +75,7 @@ def test_dropout_changes_the_update_alone():
     whole = model.eval()(x)
     model.train()
     torch.manual_seed(1)
-    with fused_adapters(model), torch.no_grad():
+    with fused_linears(model), torch.no_grad():
         outputs = torch.stack([model(x) for _ in range(4000)])
         assert outputs.std(0).min() > 0.01
         torch.testing.assert_close(outputs.mean(0), whole, atol=0.1, rtol=0.1)
@@ -86,7 +86,7 @@ def test_dropout_changes_the_update_alone():
 def test_what_is_no_plain_update_is_left_to_peft():
     model = made("linear")
     model[0].enable_adapters(False)
-    with fused_adapters(model):
+    with fused_linears(model):
         assert "forward" not in vars(model[0])
     assert "forward" not in vars(model[0])
 

@@ -1,7 +1,7 @@
-"""Linear layers with LoRA in models that are not written out: one autograd Function in the place of PEFT's forward pass.
+"""Linear layers in models that are not written out: one autograd Function in the place of PEFT's forward pass, or autocast's.
 
-What PEFT makes of them adds the update to an output that is already rounded, which in 16 bits takes small updates for nothing, and
-passes over memory for each term.
+What PEFT makes of LoRA adds the update to an output that is already rounded, which in 16 bits takes small updates for nothing, and
+passes over memory for each term. Autocast does the same to weights that are trained themselves (see `llmft.models.rounding`).
 """
 
 from collections.abc import Iterator
@@ -15,12 +15,13 @@ from torch.autograd import Function
 
 from llmft.models.instead import instead
 from llmft.models.projection import Low, Projection, project, project_backward, projection_of, ungrouped
+from llmft.models.rounding import is_coarse
 
 # I and O input and output width of a layer
 
 
-class AdaptedLinear(Function):
-    """A linear layer with an update, x (..., I) to (..., O), as `project` computes it."""
+class FusedLinear(Function):
+    """A linear layer, x (..., I) to (..., O), as `project` computes it."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, projection: Projection, *tensors: Tensor | None) -> Tensor:
@@ -37,20 +38,20 @@ class AdaptedLinear(Function):
         return dx_NI.view_as(x), None, *found
 
 
-def adapted(projection: Projection, x: Tensor) -> Tensor:
+def fused(projection: Projection, x: Tensor) -> Tensor:
     """Send x (..., I) through a layer, in autocast's format where that is on."""
     device = x.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
     with torch.autocast(device, enabled=False):
-        return AdaptedLinear.apply(x.to(dtype), projection, *projection.tensors)
+        return FusedLinear.apply(x.to(dtype), projection, *projection.tensors)
 
 
 @contextmanager
-def fused_adapters(model: nn.Module) -> Iterator[None]:
-    """Inside the block layers with a plain LoRA update (what `projection_of` knows) compute it themselves; others are PEFT's."""
+def fused_linears(model: nn.Module) -> Iterator[None]:
+    """Inside the block layers with a plain LoRA update (what `projection_of` knows), and coarse ones, compute themselves."""
     with ExitStack() as replaced:
         for layer in model.modules():
             projection = projection_of(layer)
-            if projection is not None and projection.update is not None:
-                replaced.enter_context(instead(layer, partial(adapted, projection)))
+            if projection is not None and (projection.update is not None or is_coarse(projection.weight, torch.bfloat16)):
+                replaced.enter_context(instead(layer, partial(fused, projection)))
         yield
