@@ -12,6 +12,7 @@ from llmft.models.decoding.decoder import Prompts
 from llmft.models.decoding.weights import stand_ins
 from llmft.models.generate import generate, generation_config
 from llmft.models.packed import can_pack
+from llmft.models.rounding import mark_coarse, narrow
 from llmft.runs import signals
 
 needs_packing = pytest.mark.skipif(
@@ -109,6 +110,24 @@ def test_masters_are_rounded_once(open_writer):
             assert torch.equal(pretrained.model(ids).logits, expected)
             assert pretrained.model.get_input_embeddings().weight.dtype is torch.float32
     assert not stand_ins(pretrained, torch.float32).weights
+
+
+def test_weights_of_a_bfloat16_checkpoint_stand_in_as_they_are_trained(open_writer):
+    """Rounded by thresholds: what it learnt would be lost in the nearest numbers."""
+    pretrained = open_writer("llama")
+    for weight in pretrained.model.parameters():
+        weight.data = weight.data.bfloat16().float()
+    mark_coarse(pretrained.model)
+    found = stand_ins(pretrained, torch.bfloat16)
+    assert found.weights
+    for module, weight in found.weights:
+        own = module.weight
+        assert torch.equal(weight, own.bfloat16())  # at the start
+        own.data *= 1 + 2**-11  # an eighth to a quarter of the way to the next number
+    for module, weight in stand_ins(pretrained, torch.bfloat16).weights:
+        own = module.weight
+        assert torch.equal(weight, narrow(own, torch.bfloat16))
+        assert not torch.equal(weight, own.bfloat16())
 
 
 @needs_packing
