@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config, Grani
 
 from llmft.config.schema import Adapter, AdapterKind
 from llmft.data.batch import collate_decoder
-from llmft.models import adapted, projection
+from llmft.models import fused_linear, projection
 from llmft.models.adapter import add_adapter
 from llmft.models.flat import decoder
 from llmft.models.forward import Path, plain_loss
@@ -67,7 +67,7 @@ def test_a_wrong_update_of_a_fresh_adapter_is_seen(monkeypatch, open_tiny, docum
             found = projection.projection_of(layer)
             return found and replace(found, update=found.update and found.update._replace(scale=times * found.update.scale))
 
-        for module in (adapted, decoder):
+        for module in (fused_linear, decoder):
             monkeypatch.setattr(module, "projection_of", wrong_update)
     else:
         known = projection.updates_backward
