@@ -37,7 +37,8 @@ def mark_coarse(model: PreTrainedModel) -> None:
     same, lest a score miss what was learnt.
     """
     weights = [weight for weight in model.parameters() if weight.dtype is torch.float32]
-    if weights and not hasattr(model.config, "coarse_weights") and share_near(weights) > COARSE:
+    matrices = [weight for weight in weights if weight.ndim > 1]  # norms and biases may be ones and zeros anywhere
+    if matrices and not hasattr(model.config, "coarse_weights") and share_near(matrices) > COARSE:
         model.config.coarse_weights = True
     for weight in weights:
         weight.coarse = getattr(model.config, "coarse_weights", False)  # type: ignore[attr-defined]

@@ -11,10 +11,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from llmft.models import filling
-from llmft.models.flat.decoder import Layer, layers_of, through
+from llmft.models.flat.decoder import Layer, embedded, layers_of, through
 from llmft.models.flat.pointwise import rotate
 from llmft.models.packed import packed
 from llmft.models.projection import Projection, project, projection_of
+from llmft.models.rounding import narrow
 
 # N flat tokens, Q of them that ask, V vocabulary, H query heads, K key/value heads, E head width
 
@@ -50,7 +51,7 @@ def packed_flat_of(model: PreTrainedModel, dtype: torch.dtype) -> Flat | None:
         return None
 
     def pack(each: Projection) -> Projection:
-        return Projection(packed(each.weight.to(dtype)), None if each.bias is None else each.bias.detach().to(dtype))
+        return Projection(packed(narrow(each.weight, dtype)), None if each.bias is None else narrow(each.bias, dtype).detach())
 
     halves = [(tuple(map(pack, layer.attention)), tuple(map(pack, layer.feed_forward))) for layer in layers]
     new = [replace(layer, attention=a, feed_forward=b) for layer, (a, b) in zip(layers, halves, strict=True)]
@@ -103,7 +104,7 @@ def flat_scores(
 ) -> Tensor:
     """Return the scores (Q, V) after the tokens at `rows`, None: all. In the last layer the others leave keys and values alone."""
     base, asking = model.base_model, len(tokens_N if rows is None else rows)
-    h_ND = base.embed_tokens(tokens_N).to(dtype)  # type: ignore[operator]
+    h_ND = embedded(model, tokens_N, dtype)
     cos, sin = base.rotary_emb(h_ND[None], position_ids=positions_N[None])  # type: ignore[operator]
     if filling.pays(h_ND):
         h_ND = filled(h_ND)
