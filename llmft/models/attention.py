@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
-from llmft.models.fused_linear import fused_linears
+from llmft.models.fused_linear import fused_adapters
 
 # N flat tokens of the batch, H query heads, K key/value heads, D head width
 
@@ -102,7 +102,7 @@ def ragged(model: PreTrainedModel) -> Iterator[None]:
 
     Not where layers are computed again: finding a large model's adapters anew for each of them takes longer than is saved.
     """
-    with attention(model, RAGGED), nullcontext() if checkpointed(model) else fused_linears(model):
+    with attention(model, RAGGED), nullcontext() if checkpointed(model) else fused_adapters(model):
         yield
 
 

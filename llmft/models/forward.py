@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from llmft.data.batch import Batch
-from llmft.hardware.precision import autocast
 from llmft.models.attention import UnsupportedAttention, ragged
+from llmft.models.computing import computing
 from llmft.models.flat.decoder import flat_states, layers_of
 from llmft.models.frozen import Frozen
 from llmft.models.loss import summed_cross_entropy, token_loss
@@ -61,7 +61,7 @@ def batch_loss(
     """Summed loss of the batch, by one of the paths. `frozen`: layers that are not trained, for the path that makes use of it."""
     if path is Path.flat:
         return flat_loss(model, batch, precision, frozen)
-    with autocast(model.device, precision):
+    with computing(model, precision):
         return ragged_loss(model, batch) if path is Path.ragged else plain_loss(model, batch)
 
 

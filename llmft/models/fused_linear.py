@@ -1,4 +1,4 @@
-"""Linear layers in models that are not written out: one autograd Function in the place of PEFT's forward pass, or autocast's.
+"""Linear layers in models that are not written out: one autograd Function in the place of PEFT's forward pass or autocast's.
 
 What PEFT makes of LoRA adds the update to an output that is already rounded, which in 16 bits takes small updates for nothing, and
 passes over memory for each term. Autocast does the same to weights that are trained themselves (see `llmft.models.rounding`).
@@ -47,11 +47,28 @@ def fused(projection: Projection, x: Tensor) -> Tensor:
 
 
 @contextmanager
-def fused_linears(model: nn.Module) -> Iterator[None]:
-    """Inside the block layers with a plain LoRA update (what `projection_of` knows), and coarse ones, compute themselves."""
+def fused_adapters(model: nn.Module) -> Iterator[None]:
+    """Inside the block layers with a plain LoRA update (what `projection_of` knows) compute it themselves; others are PEFT's."""
     with ExitStack() as replaced:
         for layer in model.modules():
             projection = projection_of(layer)
-            if projection is not None and (projection.update is not None or is_coarse(projection.weight, torch.bfloat16)):
+            if projection is not None and projection.update is not None:
                 replaced.enter_context(instead(layer, partial(fused, projection)))
         yield
+
+
+@contextmanager
+def coarse_linears(model: nn.Module, precision: torch.dtype) -> Iterator[None]:
+    """Inside the block plain layers whose weights are coarse are computed with weights that `narrow` has rounded."""
+    with ExitStack() as replaced:
+        for layer in model.modules():
+            if type(layer) is nn.Linear and is_coarse(layer.weight, precision):
+                replaced.enter_context(instead(layer, partial(by_thresholds, layer)))
+        yield
+
+
+def by_thresholds(layer: nn.Linear, x: Tensor) -> Tensor:
+    """Send x (..., I) through a layer, as long as nothing stands in for its weight."""
+    if is_coarse(layer.weight, torch.bfloat16):
+        return fused(Projection(layer.weight, layer.bias), x)
+    return nn.functional.linear(x, layer.weight, layer.bias)

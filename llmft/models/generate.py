@@ -11,7 +11,7 @@ from transformers import GenerationConfig
 from llmft.config.schema import Generation
 from llmft.errors import DoesNotFit
 from llmft.hardware.memory import is_out_of_memory, release
-from llmft.hardware.precision import autocast
+from llmft.models.computing import computing
 from llmft.models.decoding.beam import BeamSearch
 from llmft.models.decoding.covered import NEUTRAL, covered
 from llmft.models.decoding.decoder import Prompts
@@ -136,7 +136,7 @@ def inside(pretrained: Pretrained, precision: torch.dtype) -> Iterator[None]:
     try:
         # what a configuration leaves open is open: no setting of the model's own, nor a stop string, gets in
         model.generation_config = GenerationConfig()
-        with autocast(model.device, precision), signals.deferred(), torch.no_grad():
+        with computing(model, precision), signals.deferred(), torch.no_grad():
             yield
     finally:
         model.generation_config = own

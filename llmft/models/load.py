@@ -26,7 +26,7 @@ from llmft.models.family import Family, family_of
 from llmft.models.folder import Weights, check_folder, check_formats, no_safetensors
 from llmft.models.frozen import Frozen
 from llmft.models.head import FRESH, Head, class_of, head_modules, label_settings, make_fresh, module_of
-from llmft.models.rounding import mark_coarse
+from llmft.models.rounding import mark_coarse, to_16_bits
 from llmft.models.token_ids import check_ids, settle_padding
 
 logging.disable_progress_bar()  # loading has no steps a user could tell apart; stderr is for what llmft does
@@ -174,13 +174,15 @@ def load_pretrained(
     settings = label_settings(config, labels, problem) if head is Head.label else {}
     for name, value in (settings | ({"problem_type": problem} if problem else {})).items():
         setattr(config, name, value)
-    size = weights.numbers * dtype.itemsize
+    # what was fine-tuned from bfloat16 would lose in the nearest numbers what it has learnt
+    read_in = torch.float32 if dtype is torch.bfloat16 and getattr(config, "coarse_weights", False) else dtype
+    size = weights.numbers * read_in.itemsize
     if size > (free := available_bytes(torch.device("cpu"))):  # they pass through it on their way to a GPU, too
         raise DoesNotFit(
             f"{folder}: the weights take {size / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free. Set model.dtype=bfloat16 or "
             "adapter=lora, or take a smaller model."
         )
-    options: dict[str, Any] = {"config": config, "dtype": dtype, "ignore_mismatched_sizes": bool(settings)}
+    options: dict[str, Any] = {"config": config, "dtype": read_in, "ignore_mismatched_sizes": bool(settings)}
     options |= {"trust_remote_code": code, "local_files_only": True, "use_safetensors": True}
     what = f"{folder}: the model cannot be loaded"
     try:
@@ -203,6 +205,8 @@ def load_pretrained(
         start = model.generation_config.decoder_start_token_id if model.can_generate() else None
         model.config.decoder_start_token_id = config.bos_token_id if start is None else start  # as transformers' generate does
     mark_coarse(model)
+    if read_in is not dtype:
+        to_16_bits(model)
     return Pretrained(model.to(device), tokenizer, family, folder, head, new, code=code)
 
 

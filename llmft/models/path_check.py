@@ -14,6 +14,7 @@ from llmft.models.attention import UnsupportedAttention
 from llmft.models.flat.decoder import layers_of
 from llmft.models.forward import Path, batch_loss
 from llmft.models.frozen import Frozen
+from llmft.models.rounding import nearest
 
 LOSS_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
 """Of the loss; bf16 keeps 8 bits, and each path rounds its own way."""
@@ -92,13 +93,15 @@ def loss_and_gradient_differences(
 ) -> tuple[float, float]:
     """Return by how much the loss, and the gradients as one vector, differ, relative to the plain ones; without dropout.
 
+    Weights are rounded to the nearest number, so that the plain pass is transformers' own.
+
     Weights that are zero, as an adapter's B before its first step, are other numbers meanwhile. Gradients are subtracted where
     they stand, so that no second set of them is held.
     """
     training = model.training
     model.eval()
     try:
-        with not_zero(weights), torch.enable_grad():
+        with nearest(model), not_zero(weights), torch.enable_grad():
             expected = plain()
             expected.backward()
             size = norm_of(weights)

@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 from llmft.hardware.arena import Arena, empty
 from llmft.models.dropout import Mask, draw
 from llmft.models.packed import product
-from llmft.models.rounding import narrow
+from llmft.models.rounding import like_marked, narrow
 
 # N flat tokens, I and O input and output width of a layer, R rank of its update
 
@@ -102,6 +102,8 @@ def ungrouped(projections: Sequence[Projection], tensors: Sequence[Tensor | None
             assert down is not None
             assert up is not None
             update = like.update._replace(down=down, up=up)
+        weight = like_marked(weight, like.weight)
+        bias = None if bias is None or like.bias is None else like_marked(bias, like.bias)
         found.append(Projection(weight, bias, update))
     return found
 

@@ -7,12 +7,13 @@ evenly between one number and the next. What is on a number stays there; of many
 are rounded up, so that products see the whole move. The thresholds are fixed: both passes, and a run that goes on, read the same.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import Function
 from transformers import PreTrainedModel
 
@@ -23,7 +24,7 @@ LOW_BITS = 16
 BLOCK = 1 << 18
 """Weights that are rounded at once: a MiB twice, which stays in the processor's caches."""
 SAMPLE = 4096
-"""Numbers of each weight that are looked at."""
+"""Numbers of each weight that are looked at, or up to twice as many."""
 NEAR = 1 << (LOW_BITS - 4)
 """In low bits: a sixteenth of the way from one bfloat16 number to the next."""
 COARSE = 0.2
@@ -45,22 +46,45 @@ def mark_coarse(model: PreTrainedModel) -> None:
 
 
 def share_near(weights: Sequence[Tensor]) -> float:
-    """Return the share of the weights' numbers, of up to SAMPLE of each, that are near to a bfloat16 number."""
+    """Return the share of the weights' numbers, of some thousand of each, that are near to a bfloat16 number; zeros do not count."""
     numbers = torch.cat([weight.detach().flatten()[:: max(1, weight.numel() // SAMPLE)] for weight in weights])
-    low = numbers.view(torch.int32) & ((1 << LOW_BITS) - 1)
+    low = numbers[numbers != 0].view(torch.int32) & ((1 << LOW_BITS) - 1)
     return float(((low < NEAR) | (low >= (1 << LOW_BITS) - NEAR)).float().mean())
 
 
 def is_coarse(weight: Tensor, dtype: torch.dtype) -> bool:
     """Tell whether a weight that is read in `dtype` is rounded by thresholds: on processors, one that was marked."""
-    return dtype is torch.bfloat16 and getattr(weight, "coarse", False) and weight.device.type == "cpu"
+    marked = getattr(weight, "coarse", False) and weight.dtype is torch.float32
+    return marked and dtype is torch.bfloat16 and weight.device.type == "cpu"
+
+
+def like_marked(weight: Tensor, like: Tensor) -> Tensor:
+    """Return a weight that autograd has kept, marked as it was: hooks on what is kept may have lost that."""
+    weight.coarse = getattr(like, "coarse", False)  # type: ignore[attr-defined]
+    return weight
+
+
+@contextmanager
+def nearest(model: nn.Module) -> Iterator[None]:
+    """Inside the block all weights are rounded to the nearest number, as transformers does by itself."""
+    coarse: list[Any] = [weight for weight in model.parameters() if getattr(weight, "coarse", False)]
+    for weight in coarse:
+        weight.coarse = False
+    try:
+        yield
+    finally:
+        for weight in coarse:
+            weight.coarse = True
 
 
 def narrow(weight: Tensor, dtype: torch.dtype) -> Tensor:
     """Return a weight in the format that is computed in, by thresholds if it is coarse; for where autograd builds no graph."""
-    if not is_coarse(weight, dtype):
-        return weight.to(dtype)
-    found = torch.empty(weight.shape, dtype=dtype)
+    return by_thresholds(weight) if is_coarse(weight, dtype) else weight.to(dtype)
+
+
+def by_thresholds(weight: Tensor) -> Tensor:
+    """Return a float32 weight in bfloat16, each number rounded by a threshold of its own."""
+    found = torch.empty(weight.shape, dtype=torch.bfloat16)
     for out, block in zip(found.view(-1).split(BLOCK), weight.detach().flatten().split(BLOCK), strict=True):
         cut_off(block, thresholds()[: len(block)], out)
     return found
@@ -70,6 +94,13 @@ def cut_off(numbers: Tensor, above: Tensor, out: Tensor) -> None:
     """Write numbers as bfloat16: what is above their thresholds is carried over, the rest of the low bits is cut off."""
     bits = numbers.view(torch.int32) + above
     out.copy_(bits.bitwise_and_(-1 << LOW_BITS).view(torch.float32))
+
+
+def to_16_bits(model: nn.Module) -> None:
+    """Put a model's float32 weights in bfloat16, coarse ones by thresholds."""
+    for weight in model.parameters():
+        if weight.dtype is torch.float32:
+            weight.data = narrow(weight, torch.bfloat16)
 
 
 @cache

@@ -1,5 +1,7 @@
 """Layers with an adapter, one Function each, against PEFT's own forward pass and autograd."""
 
+import copy
+
 import pytest
 import torch
 from peft import LoraConfig
@@ -10,7 +12,8 @@ from transformers.pytorch_utils import Conv1D
 from llmft.config.schema import Adapter, AdapterKind
 from llmft.models.adapter import add_adapter
 from llmft.models.attention import checkpoint_layers, ragged
-from llmft.models.fused_linear import FusedLinear, fused_linears
+from llmft.models.fused_linear import FusedLinear, coarse_linears, fused_adapters
+from llmft.models.rounding import narrow
 
 SHAPE, OUT = (2, 7, 6), 5
 BASES = {
@@ -45,7 +48,7 @@ def test_output_and_gradients_are_those_of_peft(base, monkeypatch):
     calls = []
     forward = FusedLinear.forward
     monkeypatch.setattr(FusedLinear, "forward", lambda *given: calls.append(1) or forward(*given))
-    with fused_linears(model):
+    with fused_adapters(model):
         found = outcome(model, x)
     assert calls == [1]
     torch.testing.assert_close(found, expected)
@@ -61,7 +64,7 @@ def test_autocast_is_followed(base):
     x = torch.randn(SHAPE, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
         expected = outcome(model, x)
-        with fused_linears(model):
+        with fused_adapters(model):
             found = outcome(model, x)
     assert found[0].dtype is expected[0].dtype is torch.bfloat16
     for one, two in zip(found[1], expected[1], strict=True):
@@ -75,7 +78,7 @@ def test_dropout_changes_the_update_alone():
     whole = model.eval()(x)
     model.train()
     torch.manual_seed(1)
-    with fused_linears(model), torch.no_grad():
+    with fused_adapters(model), torch.no_grad():
         outputs = torch.stack([model(x) for _ in range(4000)])
         assert outputs.std(0).min() > 0.01
         torch.testing.assert_close(outputs.mean(0), whole, atol=0.1, rtol=0.1)
@@ -86,7 +89,7 @@ def test_dropout_changes_the_update_alone():
 def test_what_is_no_plain_update_is_left_to_peft():
     model = made("linear")
     model[0].enable_adapters(False)
-    with fused_linears(model):
+    with fused_adapters(model):
         assert "forward" not in vars(model[0])
     assert "forward" not in vars(model[0])
 
@@ -100,3 +103,28 @@ def test_layers_that_are_computed_again_are_left_to_peft(open_tiny, again):
     with ragged(pretrained.model):
         replaced = [each for each in pretrained.model.modules() if "forward" in vars(each)]
     assert bool(replaced) is not again
+
+
+def test_coarse_layers_are_rounded_by_thresholds_unless_something_stands_in():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 4))
+    for weight in model[0].parameters():
+        weight.coarse = True
+    x, given = torch.randn(2, 7, 6), torch.randn(2, 7, 4)
+    rounded = copy.deepcopy(model)
+    for name, weight in rounded[0].named_parameters():
+        weight.data = narrow(getattr(model[0], name), torch.bfloat16).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = rounded(x)
+        expected.backward(given.to(expected.dtype))
+        with coarse_linears(model, torch.bfloat16):
+            found = model(x)
+            found.backward(given.to(found.dtype))
+            model[0]._parameters["weight"] = nn.Parameter(model[0].weight.detach().bfloat16())  # as `stand_ins` does
+            stood_in = model(x)
+        nearest = model(x)
+    torch.testing.assert_close(found, expected, rtol=0.02, atol=0.02)
+    for (name, weight), other in zip(model[1].named_parameters(), rounded[1].parameters(), strict=True):
+        torch.testing.assert_close(weight.grad, other.grad, rtol=0.02, atol=0.05, msg=name)
+    assert torch.equal(stood_in, nearest)
+    assert not torch.equal(found, nearest)

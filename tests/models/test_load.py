@@ -13,6 +13,7 @@ from llmft.errors import ConfigError, ModelError
 from llmft.models.adapter import add_adapter, load_adapter
 from llmft.models.family import Family, family_of
 from llmft.models.load import Head, load_config, load_family, load_pretrained, load_tokenizer
+from llmft.models.rounding import narrow
 
 # The class behind conf/model's files, by the tiny model of the same architecture.
 PRESETS = {
@@ -86,6 +87,22 @@ def test_the_context_is_what_fits(tiny, name):
 def test_weights_take_the_dtype_asked_for(tiny):
     model = load_pretrained(tiny / "llama", torch.bfloat16, CPU).model
     assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
+
+
+def test_what_was_fine_tuned_from_bfloat16_keeps_it_in_bfloat16(tiny, tmp_path):
+    folder = shutil.copytree(tiny / "llama", tmp_path / "llama")
+    path = folder / "model.safetensors"
+    born = {name: weight.bfloat16().float() for name, weight in load_file(path).items()}
+    save_file(born, path, metadata={"format": "pt"})
+    pretrained = load_pretrained(folder, torch.float32, CPU)
+    with torch.no_grad():
+        for weight in pretrained.model.parameters():
+            weight *= 1 + 2**-11
+    pretrained.model.save_pretrained(folder)
+    found = dict(load_pretrained(folder, torch.bfloat16, CPU).model.named_parameters())
+    for name, weight in pretrained.model.named_parameters():
+        assert torch.equal(found[name], narrow(weight, torch.bfloat16)), name
+    assert not torch.equal(found["model.layers.0.mlp.up_proj.weight"], born["model.layers.0.mlp.up_proj.weight"])
 
 
 def test_no_text_model():

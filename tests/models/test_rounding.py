@@ -9,8 +9,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from llmft.data.batch import Batch, stream_of
 from llmft.models import rounding
 from llmft.models.flat.decoder import flat_states, layers_of
-from llmft.models.forward import flat_loss
-from llmft.models.rounding import mark_coarse, narrow, narrow_rows, share_near
+from llmft.models.forward import Path, batch_loss, flat_loss
+from llmft.models.path_check import check_fast_path
+from llmft.models.rounding import mark_coarse, narrow, narrow_rows, nearest, share_near
 
 BF16 = torch.bfloat16
 
@@ -151,3 +152,48 @@ def test_all_weights_of_a_written_out_decoder_are_rounded_so():
             weight.copy_(kept)
         assert flat_loss(model, batch, BF16).item() == before
         assert flat_states(model, layers, batch, BF16).dtype is BF16
+
+
+def fine_tuned():
+    """A decoder that has been trained for some steps, so that its weights are between the numbers of bfloat16."""
+    model = tiny_llama()
+    with torch.no_grad():
+        for weight in model.parameters():
+            step = torch.exp2(torch.floor(torch.log2(weight.abs())) - 7)
+            weight += 0.4 * step * torch.randn_like(weight).sign()
+    return model.eval()
+
+
+def test_plain_and_fast_paths_read_the_same_weights():
+    model, batch = fine_tuned(), batch_of()
+    with torch.no_grad():
+        exact, *found = (
+            batch_loss(model, batch, precision, path).item()
+            for precision, path in ((torch.float32, Path.plain), (BF16, Path.plain), (BF16, Path.ragged), (BF16, Path.flat))
+        )
+        with nearest(model):
+            apart = batch_loss(model, batch, BF16, Path.plain).item()
+    assert found == pytest.approx([exact] * 3, rel=2e-3)
+    assert apart != found[0]
+
+
+def test_a_fine_tuned_checkpoint_takes_the_fast_path_again(monkeypatch):
+    """Its self-check is about layers, not about rounding."""
+    seen = []
+    monkeypatch.setattr(rounding, "by_thresholds", lambda weight: seen.append(weight) or weight.bfloat16())
+    found = check_fast_path(fine_tuned(), batch_of(), BF16)
+    assert (found.path, seen) == (Path.flat, [])
+
+
+def test_weights_that_are_unpacked_by_hooks_are_rounded_as_before():
+    """As under gradient checkpointing, where autograd makes the tensors that it has kept anew."""
+    model, batch = fine_tuned(), batch_of()
+    flat_loss(model, batch, BF16).backward()
+    expected = [weight.grad for weight in model.parameters()]
+    model.zero_grad()
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda kept: kept.detach().clone().requires_grad_(kept.requires_grad), lambda kept: kept
+    ):
+        flat_loss(model, batch, BF16).backward()
+    for weight, gradient in zip(model.parameters(), expected, strict=True):
+        assert torch.equal(weight.grad, gradient)

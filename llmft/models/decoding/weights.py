@@ -76,12 +76,11 @@ def stand_ins(pretrained: Pretrained, precision: torch.dtype, tokens: int = 0) -
         return StandIns((), ())
     weights = []
     for module, weight, kind in chosen:
-        layer = adapted.get(id(module))
-        if layer is None:
-            new = narrow(weight, kind)
-        else:
-            new = (weight.detach().float() + layer.get_delta_weight("default").detach().float()).to(kind)
-        weights.append((module, nn.Parameter(new.detach(), requires_grad=False)))
+        layer, new = adapted.get(id(module)), weight
+        if layer is not None:
+            new = nn.Parameter(weight.detach().float() + layer.get_delta_weight("default").detach().float(), False)
+            new.coarse = True  # type: ignore[attr-defined]  # an update is small beside the steps of 16 bits
+        weights.append((module, nn.Parameter(narrow(new, kind).detach(), requires_grad=False)))
     found = StandIns(tuple(weights), tuple(adapted.values()))
     if tokens >= PACK_FROM and can_pack(model.device, precision) and size + dense * precision.itemsize <= room:
         with found.in_place(), suppress(RuntimeError, MemoryError):  # there may be no room for it after all

@@ -51,14 +51,15 @@ class AttentionHalf(Function):
         raw = (None, None) if scale_q is None else (q_out, k_out)
         out_QHE, ctx.held = attending.forward(q_QHE, k_NKE, attending.heads(v_out))
         (out_QD,), low_o = project(out_QHE.flatten(1), [o], residual, arena=arena)
-        ctx.attending, ctx.projections = attending, projections
+        ctx.attending, ctx.projections, ctx.norm_D = attending, projections, norm_D
         scales = kept(arena, scale_N1), *(None if each is None else kept(arena, each) for each in (scale_q, scale_k))
-        ctx.save_for_backward(h_ND, norm_D, scales[0], out_QHE, *low, *low_q, *low_o, *raw, *scales[1:], *tensors)
+        ctx.save_for_backward(h_ND, scales[0], out_QHE, *low, *low_q, *low_o, *raw, *scales[1:], *tensors)
         return out_QD
 
     @staticmethod
     def backward(ctx: Any, gradient_QD: Tensor) -> tuple[Tensor | None, ...]:
-        h_ND, norm_D, scale_N1, out_QHE, *saved = ctx.saved_tensors
+        h_ND, scale_N1, out_QHE, *saved = ctx.saved_tensors
+        norm_D = ctx.norm_D
         low, low_q, low_o = Low(*saved[:3]), Low(*saved[3:6]), Low(*saved[6:9])
         q_raw, k_raw, scale_q, scale_k, *tensors = saved[9:]
         q, k, v, o = ungrouped(ctx.projections, tensors)
@@ -117,13 +118,14 @@ class FeedForwardHalf(Function):
         x_ND, scale_N1 = rms_norm(h_ND, narrow(norm_D, h_ND.dtype), eps)
         (gate_NF, up_NF), low = project(x_ND, [gate, up], arena=arena)
         (out_ND,), low_down = project(gated(gate_NF, up_NF), [down], h_ND, arena=arena)
-        ctx.projections, ctx.arena = projections, arena  # the arena is there as long as what lies in it
-        ctx.save_for_backward(h_ND, norm_D, kept(arena, scale_N1), gate_NF, up_NF, *low, *low_down, *tensors)
+        ctx.projections, ctx.norm_D, ctx.arena = projections, norm_D, arena  # the arena is there as long as what lies in it
+        ctx.save_for_backward(h_ND, kept(arena, scale_N1), gate_NF, up_NF, *low, *low_down, *tensors)
         return out_ND
 
     @staticmethod
     def backward(ctx: Any, gradient_ND: Tensor) -> tuple[Tensor | None, ...]:
-        h_ND, norm_D, scale_N1, gate_NF, up_NF, *saved = ctx.saved_tensors
+        h_ND, scale_N1, gate_NF, up_NF, *saved = ctx.saved_tensors
+        norm_D = ctx.norm_D
         low, low_down, tensors = Low(*saved[:3]), Low(*saved[3:6]), saved[6:]
         gate, up, down = ungrouped(ctx.projections, tensors)
         ctx.arena = None

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
-from llmft.hardware.precision import autocast
 from llmft.models.attention import checkpointed, ragged
+from llmft.models.computing import computing
 from llmft.models.dropout import dropped
 from llmft.models.frozen import Frozen, key_of
 from llmft.models.instead import instead
@@ -52,7 +52,7 @@ def encoding(
 
     asked_M, frozen: as in `flat_encoder`.
     """
-    with autocast(model.device, precision), flat_encoder(model, inputs, precision, asked_M, frozen) if flat else nullcontext():
+    with computing(model, precision), flat_encoder(model, inputs, precision, asked_M, frozen) if flat else nullcontext():
         yield
 
 

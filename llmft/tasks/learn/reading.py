@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
-from llmft.hardware.precision import autocast
+from llmft.models.computing import computing
 from llmft.models.load import Pretrained
 from llmft.runs import signals
 
@@ -17,7 +17,7 @@ def reading(pretrained: Pretrained, precision: torch.dtype) -> Iterator[None]:
     training = model.training
     model.eval()
     try:
-        with signals.deferred(), torch.no_grad(), autocast(model.device, precision):
+        with signals.deferred(), torch.no_grad(), computing(model, precision):
             yield
     finally:
         model.train(training)

@@ -15,7 +15,7 @@ from llmft.data.encode import Encoded
 from llmft.data.encoder_prompt import EncoderPrompt
 from llmft.data.example import TextExample, TextPrediction
 from llmft.errors import ConfigError
-from llmft.hardware.precision import autocast
+from llmft.models.computing import computing
 from llmft.models.generate import generate, generation_config
 from llmft.models.head import Head
 from llmft.models.languages import set_languages
@@ -103,7 +103,7 @@ class TextEncoderDecoder:
         """The same in one batch."""
         if form is Form.flat:
             return flat_pair_loss(self.pretrained.model, self.collate(documents), self.precision, self.pretrained.frozen)
-        with autocast(self.pretrained.model.device, self.precision):
+        with computing(self.pretrained.model, self.precision):
             return pair_loss(self.pretrained.model, self.collate(documents))
 
     def check_fast_path(self, documents: Sequence[Encoded]) -> PathCheck:

@@ -120,12 +120,12 @@ def test_weights_of_a_bfloat16_checkpoint_stand_in_as_they_are_trained(open_writ
     mark_coarse(pretrained.model)
     found = stand_ins(pretrained, torch.bfloat16)
     assert found.weights
-    for module, weight in found.weights:
-        own = module.weight
+    for layer, weight in found.weights:
+        own = layer.weight
         assert torch.equal(weight, own.bfloat16())  # at the start
         own.data *= 1 + 2**-11  # an eighth to a quarter of the way to the next number
-    for module, weight in stand_ins(pretrained, torch.bfloat16).weights:
-        own = module.weight
+    for layer, weight in stand_ins(pretrained, torch.bfloat16).weights:
+        own = layer.weight
         assert torch.equal(weight, narrow(own, torch.bfloat16))
         assert not torch.equal(weight, own.bfloat16())
 
