@@ -12,30 +12,31 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
+from transformers import PreTrainedModel
 
 from llmft.models.instead import instead
 from llmft.models.projection import Low, Projection, project, project_backward, projection_of, ungrouped
-from llmft.models.rounding import is_coarse
+from llmft.models.rounding import is_coarse, narrow
 
-# I and O input and output width of a layer
+# N rows, I and O input and output width of a layer
 
 
 class FusedLinear(Function):
-    """A linear layer, x (..., I) to (..., O), as `project` computes it."""
+    """A linear layer, x (N, I) to (N, O), as `project` computes it."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, projection: Projection, *tensors: Tensor | None) -> Tensor:
-        (y_NO,), low = project(x.flatten(0, -2), ungrouped([projection], tensors))
+    def forward(ctx: Any, x_NI: Tensor, projection: Projection, *tensors: Tensor | None) -> Tensor:
+        (y_NO,), low = project(x_NI, ungrouped([projection], tensors))
         ctx.projection = projection
-        ctx.save_for_backward(x, *low, *tensors)
-        return y_NO.unflatten(0, x.shape[:-1])
+        ctx.save_for_backward(x_NI, *low, *tensors)
+        return y_NO
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, *saved = ctx.saved_tensors
+    def backward(ctx: Any, gradient_NO: Tensor) -> tuple[Tensor | None, ...]:
+        x_NI, *saved = ctx.saved_tensors
         low, layers = Low(*saved[:3]), ungrouped([ctx.projection], saved[3:])
-        dx_NI, found = project_backward(x.flatten(0, -2), layers, low, [gradient.flatten(0, -2)])
-        return dx_NI.view_as(x), None, *found
+        dx_NI, found = project_backward(x_NI, layers, low, [gradient_NO])
+        return dx_NI, None, *found
 
 
 def fused(projection: Projection, x: Tensor) -> Tensor:
@@ -43,7 +44,8 @@ def fused(projection: Projection, x: Tensor) -> Tensor:
     device = x.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
     with torch.autocast(device, enabled=False):
-        return FusedLinear.apply(x.to(dtype), projection, *projection.tensors)
+        y_NO: Tensor = FusedLinear.apply(x.to(dtype).flatten(0, -2), projection, *projection.tensors)
+        return y_NO.unflatten(0, x.shape[:-1])
 
 
 @contextmanager
@@ -58,17 +60,29 @@ def fused_adapters(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def coarse_linears(model: nn.Module, precision: torch.dtype) -> Iterator[None]:
-    """Inside the block plain layers whose weights are coarse are computed with weights that `narrow` has rounded."""
+def coarse_linears(model: PreTrainedModel, precision: torch.dtype) -> Iterator[None]:
+    """Inside the block plain layers whose weights are coarse are computed with weights that `narrow` has rounded.
+
+    Where there are gradients, not the output embedding, which the loss may compute once more behind the block.
+    """
+    head = model.get_output_embeddings() if torch.is_grad_enabled() else None
+    apart = set() if head is None else set(head.modules())
     with ExitStack() as replaced:
         for layer in model.modules():
-            if type(layer) is nn.Linear and is_coarse(layer.weight, precision):
-                replaced.enter_context(instead(layer, partial(by_thresholds, layer)))
+            if type(layer) is nn.Linear and is_coarse(layer.weight, precision) and layer not in apart:
+                replaced.enter_context(instead(layer, partial(coarse, layer, [])))
         yield
 
 
-def by_thresholds(layer: nn.Linear, x: Tensor) -> Tensor:
-    """Send x (..., I) through a layer, as long as nothing stands in for its weight."""
-    if is_coarse(layer.weight, torch.bfloat16):
-        return fused(Projection(layer.weight, layer.bias), x)
-    return nn.functional.linear(x, layer.weight, layer.bias)
+def coarse(layer: nn.Linear, kept: list[Tensor], x: Tensor) -> Tensor:
+    """Send x (..., I) through a layer, unless something stands in for its weight. kept: the weight, once it was rounded."""
+    weight: Tensor = layer.weight
+    if not torch.is_autocast_enabled(x.device.type):  # where a model asks for float32
+        return nn.functional.linear(x, weight, layer.bias)
+    if torch.is_grad_enabled() and is_coarse(weight, torch.bfloat16):
+        return fused(Projection(weight, layer.bias), x)
+    if is_coarse(weight, torch.bfloat16):
+        if not kept:
+            kept.append(narrow(weight, torch.bfloat16))
+        weight = kept[0]
+    return nn.functional.linear(x, weight, None if layer.bias is None else narrow(layer.bias, torch.bfloat16))

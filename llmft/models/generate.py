@@ -136,7 +136,7 @@ def inside(pretrained: Pretrained, precision: torch.dtype) -> Iterator[None]:
     try:
         # what a configuration leaves open is open: no setting of the model's own, nor a stop string, gets in
         model.generation_config = GenerationConfig()
-        with computing(model, precision), signals.deferred(), torch.no_grad():
+        with signals.deferred(), torch.no_grad(), computing(model, precision):
             yield
     finally:
         model.generation_config = own

@@ -175,7 +175,8 @@ def load_pretrained(
     for name, value in (settings | ({"problem_type": problem} if problem else {})).items():
         setattr(config, name, value)
     # what was fine-tuned from bfloat16 would lose in the nearest numbers what it has learnt
-    read_in = torch.float32 if dtype is torch.bfloat16 and getattr(config, "coarse_weights", False) else dtype
+    tuned = getattr(config, "coarse_weights", False) and any(kind == "F32" for kind, _ in weights.tensors.values())
+    read_in = torch.float32 if dtype is torch.bfloat16 and tuned and family is Family.decoder else dtype
     size = weights.numbers * read_in.itemsize
     if size > (free := available_bytes(torch.device("cpu"))):  # they pass through it on their way to a GPU, too
         raise DoesNotFit(

@@ -165,10 +165,13 @@ def make_plan(run: TrainRun, learner: Learner, corpus: Corpus, order: Order, mic
     """Say what is about to be done. Raises DoesNotFit if it cannot be done in the free memory."""
     model, device = learner.pretrained.model, learner.pretrained.model.device
     steps = count_steps(run.training, order.steps_per_epoch)
-    keep_states(run, learner, passes=steps / order.steps_per_epoch)
+    passes = steps / order.steps_per_epoch
+    keep_states(run, learner, passes)
     path = check_path(run, learner, corpus)
-    if learner.pretrained.frozen is not None and path.path is not Path.flat:
-        learner.pretrained.frozen.states = None  # no other path reads them
+    if learner.pretrained.frozen is not None:
+        learner.pretrained.frozen.states = None  # no other path reads them, and the check rounds weights in its own way
+        if path.path is Path.flat:
+            keep_states(run, learner, passes)
     lengths = corpus.train.lengths
     some = telling(lengths, run.training.batch_size)
     units, cut_rows, cut_tokens = corpus.train.cache.sums()
