@@ -1,8 +1,8 @@
 """Weights in float32 rounded to bfloat16 so that what they have learnt is not rounded away.
 
 Most checkpoints are bfloat16 themselves. Trained in float32, as weights are here, each begins on a number that it is rounded to,
-and what it learns shows in no product before it has grown to half the way to the next one, 1/500 of the weight: tens of steps of
-fine-tuning, or all of it. Autocast computes so. Here each weight of such a checkpoint has a threshold of its own instead, spread
+and what it learns shows in no product before it has grown to half the way to the next one, 1/512 to 1/256 of the weight: tens of
+steps of fine-tuning, or all of it. Autocast computes so. Here each weight of such a checkpoint has a threshold of its own instead, spread
 evenly between one number and the next. What is on a number stays there; of many weights that move by a tenth of the way a tenth
 are rounded up, so that products see the whole move. The thresholds are fixed: both passes, and a run that goes on, read the same.
 """

@@ -130,6 +130,26 @@ def test_weights_of_a_bfloat16_checkpoint_stand_in_as_they_are_trained(open_writ
         assert not torch.equal(weight, own.bfloat16())
 
 
+def test_a_small_update_is_in_the_mean_of_folded_weights(open_writer):
+    """Of 16 bits' steps it is a fraction: the nearest numbers would be those without it."""
+    pretrained = open_writer("llama")
+    pretrained.model.bfloat16()
+    add_adapter(pretrained, Adapter(name=AdapterKind.lora, r=4))
+    torch.manual_seed(0)
+    layers = [layer for layer in pretrained.model.modules() if isinstance(layer, LoraLinear)]
+    for layer in layers:
+        base, down, up = layer.base_layer.weight.data, layer.lora_A["default"].weight, layer.lora_B["default"].weight
+        base.fill_(1.25)  # whose neighbours are 1/128 away
+        down.data.fill_(1e-3 / layer.scaling["default"])
+        up.data.fill_(0.25)  # W + BA is 1.251, an eighth of the way
+    found = dict(stand_ins(pretrained, torch.bfloat16).weights)
+    for layer in layers:
+        assert layer.base_layer.weight.float().add(1e-3).bfloat16().eq(1.25).all()
+    moved = torch.cat([found[layer.base_layer].float().flatten() for layer in layers]) - 1.25
+    assert moved.unique().tolist() == [0, 2**-7]
+    assert moved.mean().item() == pytest.approx(1e-3, rel=0.1)
+
+
 @needs_packing
 @pytest.mark.parametrize("adapter", [True, False], ids=["adapter", "masters"])
 def test_for_many_tokens_weights_are_packed(adapted, open_writer, adapter):
