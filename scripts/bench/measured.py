@@ -1,7 +1,7 @@
 """What was measured: one JSON line per run, read back so that a repeated command runs only what is missing."""
 
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -39,6 +39,10 @@ class Measured:
     tokens_share: float | None = None
     texts: list[str] = field(default_factory=list)
     failed: str | None = None
+
+
+NEAR = 0.9
+"""One run of a setting may be a tenth off. Those that come so near to the fastest of all have to show it more often."""
 
 
 @dataclass(frozen=True)
@@ -82,3 +86,22 @@ def ratios(ours: Sequence[Measured], others: Sequence[Measured], of: Callable[[M
     theirs = {run.round: of(run) for run in others}
     found = [of(run) / theirs[run.round] for run in ours if theirs.get(run.round)]
     return spread(found) if found else None
+
+
+def by_setting(runs: Iterable[Measured]) -> dict[str, list[Measured]]:
+    """Return the runs of each setting, both in the order they were run."""
+    found: dict[str, list[Measured]] = {}
+    for run in runs:
+        found.setdefault(run.tuning, []).append(run)
+    return found
+
+
+def near_fastest(tried: Mapping[str, Sequence[Measured]]) -> list[str]:
+    """Return the settings that come near to the fastest one by their first runs, itself among them."""
+    least = NEAR * max(runs[0].per_second for runs in tried.values())
+    return [setting for setting, runs in tried.items() if runs[0].per_second >= least]
+
+
+def fastest(tried: Mapping[str, Sequence[Measured]]) -> str:
+    """Return the setting that is the fastest by the median of its runs, of those that come near to it."""
+    return max(near_fastest(tried), key=lambda setting: statistics.median(run.per_second for run in tried[setting]))

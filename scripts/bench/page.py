@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.bench import charts
-from scripts.bench.measured import Measured, ratios, spread
+from scripts.bench.measured import Measured, by_setting, fastest, ratios, spread
 from scripts.bench.works import Contestant, Kind, Work
 
 BEGIN, END = "<!-- measured by make bench -->", "<!-- end of what make bench measured -->"
@@ -102,14 +102,15 @@ def same(texts: Sequence[str], others: Sequence[str]) -> float:
 
 def tunings_table(played: Sequence[Played]) -> str:
     """Return what was tried for each peer, the chosen setting in bold; nothing where nothing was."""
-    table: Table = [["tried once each", "micro-batch x accumulation", "per second", "peak MiB", "tokens among positions"]]
+    table: Table = [["tried", "micro-batch x accumulation", "runs", "per second", "peak MiB", "tokens among positions"]]
     for each in played:
-        best = max(each.tunings, key=lambda run: run.per_second, default=None)
-        for run in each.tunings:
-            share = "" if run.tokens_share is None else f"{100 * run.tokens_share:.0f} %"
-            figures = [run.failed, "", ""] if run.failed else [f"{run.per_second:,.1f}", f"{run.peak_bytes / MIB:,.0f}", share]
-            row = [each.contestant.name, run.tuning, *figures]
-            table.append([f"**{cell}**" if cell else "" for cell in row] if run is best else row)
+        tried = by_setting(each.tunings)
+        for setting, runs in tried.items():
+            first, peak = runs[0], spread(run.peak_bytes / MIB for run in runs).median
+            share = "" if first.tokens_share is None else f"{100 * first.tokens_share:.0f} %"
+            figures = [spread(run.per_second for run in runs).text(1), f"{peak:,.0f}", share]
+            row = [each.contestant.name, setting, str(len(runs)), *([first.failed, "", ""] if first.failed else figures)]
+            table.append([f"**{cell}**" if cell else "" for cell in row] if setting == fastest(tried) else row)
     return markdown(table) if len(table) > 1 else ""
 
 

@@ -2,7 +2,7 @@
 
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from scripts.bench.works import Contestant, Kind, Tuning, Work
 
 TUNING = -1
 """The round of the runs that choose a peer's setting."""
+TRIES = 3
+"""How often settings are run that are near to the fastest."""
 TOO_LONG = 3
 """A setting that takes so many times the fastest one's time cannot become the fastest, whatever else the machine does."""
 
@@ -101,34 +103,53 @@ class Rounds:
         return min(runs, key=lambda run: run.foreign_share)
 
     def tuned(self, work: Work, contestant: Contestant, ceilings: Mapping[str, float]) -> Tuning | None:
-        """Return a peer's setting: the fastest of its grid, by a run each. llmft has none.
+        """Return a peer's setting: the fastest of its grid, by a run each, and by more in turns of those that come near. llmft has none.
 
-        The first of the grid has no padding and nothing special: the others' first loss has to be its. Raises Unusable if that
-        one fails.
+        Raises Unusable if the first one of the grid fails.
         """
         if len(contestant.grid) <= 1:
             return contestant.grid[0] if contestant.grid else None
-        known = {run.tuning: run for run in self.on_record(work, contestant, tuning=True)}
+        tried = measured.by_setting(self.on_record(work, contestant, tuning=True))
         for tuning in contestant.grid:
-            if tuning.named() in known:
-                continue
-            seen = [run for run in known.values() if run.failed is None]
-            limit = TOO_LONG * min((run.startup + run.seconds for run in seen), default=float("inf"))
-            try:
-                run = self.turn(work, contestant, tuning, ceilings, limit)
-                plainest = contestant.grid[0]
-                first = known[plainest.named()].losses if plainest.named() in known else run.losses
-                apart = coarser(tuning, plainest.dtype)
-                if work.kind is not Kind.generation and (problem := other_start(run.losses, first, apart)):
-                    raise Unusable(f"other work: {problem}")
-            except Unusable as error:
-                if not seen:
-                    raise
-                say(f"{work.name}, {contestant.name} ({tuning.named()}): {error}")
-                run = replace(seen[0], tuning=tuning.named(), per_second=0.0, failed=str(error))
-            known[run.tuning] = replace(run, round=TUNING, state=self.state(work, tuning=True))
-            measured.append(self.record, known[run.tuning])
-        return max(contestant.grid, key=lambda tuning: known[tuning.named()].per_second)
+            if tuning.named() not in tried:
+                tried[tuning.named()] = [self.tried_out(work, contestant, tuning, ceilings, tried)]
+        near = [tuning for tuning in contestant.grid if tuning.named() in measured.near_fastest(tried)]
+        for number in range(1, TRIES if len(near) > 1 else 1):
+            for tuning in near:
+                if len(tried[tuning.named()]) == number:
+                    tried[tuning.named()].append(self.tried_out(work, contestant, tuning, ceilings, tried))
+        return next(tuning for tuning in near if tuning.named() == measured.fastest(tried))
+
+    def tried_out(
+        self,
+        work: Work,
+        contestant: Contestant,
+        tuning: Tuning,
+        ceilings: Mapping[str, float],
+        tried: Mapping[str, Sequence[Measured]],
+    ) -> Measured:
+        """Run a setting of a grid and put it on record; with the reason where it fails, or is not to be taken.
+
+        tried: the runs so far. The first of the grid has no padding and nothing special: the others' first loss has to be its.
+        Raises Unusable where none has gone through yet.
+        """
+        seen = [run for runs in tried.values() for run in runs if run.failed is None]
+        limit = TOO_LONG * min((run.startup + run.seconds for run in seen), default=float("inf"))
+        try:
+            run = self.turn(work, contestant, tuning, ceilings, limit)
+            plainest = contestant.grid[0]
+            first = tried[plainest.named()][0].losses if plainest.named() in tried else run.losses
+            apart = coarser(tuning, plainest.dtype)
+            if work.kind is not Kind.generation and (problem := other_start(run.losses, first, apart)):
+                raise Unusable(f"other work: {problem}")
+        except Unusable as error:
+            if not seen:
+                raise
+            say(f"{work.name}, {contestant.name} ({tuning.named()}): {error}")
+            run = replace(seen[0], tuning=tuning.named(), per_second=0.0, failed=str(error))
+        run = replace(run, round=TUNING, state=self.state(work, tuning=True))
+        measured.append(self.record, run)
+        return run
 
     def play(self, work: Work, number: int, ceilings: Mapping[str, float]) -> None:
         """Play a round of a work: a turn for every contestant that has not had it. Raises Unusable where one fails, or does other work."""

@@ -46,7 +46,7 @@ class Tuning:
 class Contestant:
     """One that does the work: `tool` is llmft, trainer, trl or generate.
 
-    grid: the tunings of which the fastest is taken, by a run each; one alone is taken as it is. settings: further words of
+    grid: the tunings of which the fastest is taken; one alone is taken as it is. settings: further words of
     llmft's command line. needs_bf16: left out where the processor does not compute in bf16.
     """
 

@@ -130,7 +130,7 @@ class AttentionHalf(Function):
             (keys, values), low_memory = project(memory_KD, [k, v])
         if scale != 1:
             asked *= scale
-        out, held = attending.forward(asked, keys, values, bias_HLS)
+        out, held = attending.forward(asked, keys, values)
         (y_ND,), low_out = project(out, [o])
         found_ND, closed = wrap.close(h_ND, y_ND, norm)
         ctx.wrap, ctx.attending, ctx.scale, ctx.projections = wrap, attending, scale, projections

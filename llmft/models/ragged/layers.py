@@ -185,6 +185,7 @@ def run(
         )
         if bias_HLS is not None and (more := max(lengths) - bias_HLS.shape[1]) > 0:
             bias_HLS = F.pad(bias_HLS, (0, more, 0, more))
+    added_HLS = None if bias_HLS is None else bias_HLS.detach().to(h_ND.dtype)  # layers read it in no other format
     heads = layers[0].attention.heads if layers else 1
     own = groups_of(lengths, lengths, heads, h_ND.dtype)
     other = groups_of(lengths, read, heads, h_ND.dtype) if memory_KD is not None else None
@@ -204,7 +205,7 @@ def run(
                 assert groups is not None
                 assert part.heads == heads, "layers of one stack with different numbers of heads"
                 wrap = Wrap(layer.norm_first, part.norm.eps, dropout)
-                attending = Attending(groups, part.dropout if training else 0.0)
+                attending = Attending(groups, None if bias is None else added_HLS, part.dropout if training else 0.0)
                 tensors = (*part.norm[:2], *tensors_of(part.projections))
                 h_ND = AttentionHalf.apply(wrap, attending, part.scale, part.projections, h_ND, memory, bias, *tensors)
         feeding = layer.feed_forward

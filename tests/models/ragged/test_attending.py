@@ -25,10 +25,15 @@ def by_formula(q, k, v, queries, keys, bias):
     return torch.cat(parts)
 
 
-@pytest.mark.parametrize("most", [1 << 16, 600, 1], ids=["all that are alike at once", "some at once", "one by one"])
+@pytest.mark.parametrize(
+    ("most", "group"),
+    [(1 << 16, 6000), (1 << 16, 0), (600, 0), (1, 0)],
+    ids=["all at once", "all that are alike at once", "some at once", "one by one"],
+)
 @pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize("keys", [QUERIES, KEYS], ids=["self", "cross"])
-def test_documents_of_many_lengths(monkeypatch, keys, biased, most):
+def test_documents_of_many_lengths(monkeypatch, keys, biased, most, group):
+    monkeypatch.setattr(attending, "GROUP_SCORES", group)
     monkeypatch.setattr(attending, "MOST_SCORES", most)
     torch.manual_seed(0)
     queries = tuple(count or 1 for count in QUERIES) if keys is QUERIES else QUERIES
@@ -36,10 +41,10 @@ def test_documents_of_many_lengths(monkeypatch, keys, biased, most):
     q, k, v = tensor(sum(queries), 12), tensor(sum(keys), 12), tensor(sum(keys), 12)
     bias = tensor(HEADS, max(queries), max(keys)) if biased else None
     expected = by_formula(q, k, v, queries, keys, bias)
-    how = Attending(groups_of(queries, keys, HEADS, torch.float64), 0.0)
+    how = Attending(groups_of(queries, keys, HEADS, torch.float64), None if bias is None else bias.detach(), 0.0)
     incoming = torch.randn_like(expected)
     with torch.no_grad():
-        found, held = how.forward(q, k, v, bias)
+        found, held = how.forward(q, k, v)
         dbias = None if bias is None else torch.zeros_like(bias)
         gradients = how.backward(incoming, held, dbias)
     torch.testing.assert_close(found, expected)
@@ -50,12 +55,24 @@ def test_documents_of_many_lengths(monkeypatch, keys, biased, most):
 
 
 def test_documents_of_nearly_the_same_length_are_one_group():
-    groups = groups_of((17, 30, 24, 18, 3, 31), (17, 30, 24, 18, 3, 31), 2, torch.float32).each
-    assert [(group.queries, group.keys) for group in groups] == [(8, 8), (24, 24), (31, 31)]  # 31 is the longest
-    assert [group.asking.stop - group.asking.start for group in groups] == [2 * 8, 2 * 3 * 24, 2 * 2 * 31]
+    lengths = (117, 230, 124, 118, 3, 231)
+    groups = groups_of(lengths, lengths, 2, torch.float32).each
+    assert [(group.queries, group.keys, group.heads) for group in groups] == [(231, 231, 2 * 2), (128, 128, 2 * 3), (8, 8, 2)]
+
+
+def test_short_documents_are_filled_up_where_that_costs_less_than_a_group():
+    # 2 x (24 x 24 - 16 x 16) = 640 scores more; up to the one of 128 it would be 47,000
+    lengths = (24, 16, 24, 16, 24, 128)
+    groups = groups_of(lengths, lengths, 1, torch.float32).each
+    assert [(group.queries, group.heads) for group in groups] == [(128, 1), (24, 5)]
+
+
+def test_what_is_asked_of_long_and_short_documents_by_few_tokens_is_one_group():
+    groups = groups_of((16, 16, 24), (184, 320, 200), 1, torch.float32).each
+    assert [(group.queries, group.keys, group.heads) for group in groups] == [(24, 320, 3)]
 
 
 def test_what_a_head_has_at_once_is_bounded(monkeypatch):
     monkeypatch.setattr(attending, "MOST_SCORES", 2 * 24 * 24)
     groups = groups_of((24,) * 5, (24,) * 5, 1, torch.float32).each
-    assert [group.asking for group in groups] == [slice(0, 48), slice(48, 96), slice(96, 120)]
+    assert [group.heads for group in groups] == [2, 2, 1]

@@ -118,7 +118,7 @@ def test_attention(masks, kind, rank, first, rate):
         "causal": torch.full((1, 6, 6), float("-inf"), dtype=torch.float64).triu_(1),
         "bias": tensor(HEADS, 6, 6),
     }.get(kind)
-    how = Attending(groups_of(LENGTHS, read, HEADS, torch.float64), rate)
+    how = Attending(groups_of(LENGTHS, read, HEADS, torch.float64), None if bias is None else bias.detach(), rate)
     found = AttentionHalf.apply(Wrap(first, 1e-5, rate), how, 0.5, layers, h, memory, bias, *norm, *tensors_of(layers))
     assert len(masks) == (2 if rate else 0)  # documents of up to eight tokens are computed at once
 

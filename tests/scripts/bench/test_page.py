@@ -67,8 +67,8 @@ def test_generation_counts_equal_texts():
 def test_what_was_tried():
     """The fastest is bold."""
     lines = tunings_table(played()).splitlines()
-    assert lines[2].startswith("| **Trainer** | **1 x 8, fp32** | **15.0** |")
-    assert lines[3].startswith("| Trainer | 2 x 4, fp32, sorted | 1.0 |")
+    assert lines[2].startswith("| **Trainer** | **1 x 8, fp32** | **1** | **15.0** |")
+    assert lines[3].startswith("| Trainer | 2 x 4, fp32, sorted | 1 | 1.0 |")
     assert tunings_table(played()[:1]) == ""
 
 

@@ -84,6 +84,27 @@ def test_the_fastest_setting_that_does_the_work_plays(tmp_path: Path):
     ]
 
 
+def test_settings_near_to_the_fastest_are_run_in_turns_until_their_medians_tell(tmp_path: Path, monkeypatch):
+    """A single lucky run does not choose; what is on record is not run again."""
+    rounds = rounds_at(tmp_path)
+    lucky, steady = FAST, Tuning(4, 1)
+    work = replace(WORK, contestants=(WORK.contestants[0], Contestant("peer", "trainer", (PLAIN, lucky, steady))))
+    monkeypatch.setitem(SECONDS, steady, 2.0)
+    seconds = {PLAIN: iter([4.0]), lucky: iter([2.0, 2.5, 2.4]), steady: iter([2.1, 2.2, 2.1, 2.1])}
+    run = Stage.run
+
+    def of_many_times(stage, work, contestant, tuning, limit=0.0):
+        found = run(stage, work, contestant, tuning, limit)
+        return replace(found, at=[1.0, 1.0 + next(seconds[tuning])]) if tuning else found
+
+    monkeypatch.setattr(Stage, "run", of_many_times)
+    rounds.play(work, 0, CEILINGS)
+    assert calls(rounds) == [None, None, PLAIN, lucky, steady, lucky, steady, lucky, steady, steady]
+    again = rounds_at(tmp_path)
+    again.play(work, 0, CEILINGS)
+    assert calls(again) == []
+
+
 def test_who_writes_texts_is_tuned_too(tmp_path: Path):
     writers = (WORK.contestants[0], Contestant("peer", "generate", (PLAIN, FAST)))
     rounds = rounds_at(tmp_path)
