@@ -2,8 +2,9 @@
 
     python -m scripts.bench [--only lora,generation] [--rounds 3] [--out outputs/bench] [--page docs/performance.md]
 
-Each peer is tuned first, by a run of each setting of its grid and two more of those near to the fastest; then rounds are played in which every contestant has one turn
-after the other. All runs go on record as they end, so that the same command goes on where it was stopped.
+Each peer is tuned first, by a run of each setting of its grid, and by three of those near to the fastest; then rounds are played
+in which every contestant has one turn after the other. All runs go on record as they end, so that the same command goes on where
+it was stopped.
 """
 
 import argparse

@@ -42,7 +42,9 @@ class Measured:
 
 
 NEAR = 0.9
-"""One run of a setting may be a tenth off. Those that come so near to the fastest of all have to show it more often."""
+"""Of the fastest setting's median: what comes so near to it by a run or two has to show by more which one is the faster."""
+RUNS = 3
+"""How many they have."""
 
 
 @dataclass(frozen=True)
@@ -96,12 +98,26 @@ def by_setting(runs: Iterable[Measured]) -> dict[str, list[Measured]]:
     return found
 
 
-def near_fastest(tried: Mapping[str, Sequence[Measured]]) -> list[str]:
-    """Return the settings that come near to the fastest one by their first runs, itself among them."""
-    least = NEAR * max(runs[0].per_second for runs in tried.values())
-    return [setting for setting, runs in tried.items() if runs[0].per_second >= least]
+def still_to_run(tried: Mapping[str, Sequence[Measured]]) -> list[str]:
+    """Return the settings that need another run: those near to the fastest, by the medians so far, with the fewest; none: it is settled."""
+    rivals = find_rivals(tried)
+    fewest = min(len(tried[setting]) for setting in rivals)
+    if len(rivals) == 1 or fewest >= RUNS:
+        return []
+    return [setting for setting in rivals if len(tried[setting]) == fewest]
 
 
-def fastest(tried: Mapping[str, Sequence[Measured]]) -> str:
-    """Return the setting that is the fastest by the median of its runs, of those that come near to it."""
-    return max(near_fastest(tried), key=lambda setting: statistics.median(run.per_second for run in tried[setting]))
+def find_fastest(tried: Mapping[str, Sequence[Measured]]) -> str:
+    """Return the setting that is the fastest by the median of its runs."""
+    return max(find_rivals(tried), key=lambda setting: speed_of(tried[setting]))
+
+
+def find_rivals(tried: Mapping[str, Sequence[Measured]]) -> list[str]:
+    """Return the settings that come near to the fastest one, itself among them."""
+    least = NEAR * max(speed_of(runs) for runs in tried.values())
+    return [setting for setting, runs in tried.items() if speed_of(runs) >= least]
+
+
+def speed_of(runs: Sequence[Measured]) -> float:
+    """Return the median speed of a setting; 0 for one that failed once, and cannot be taken."""
+    return 0.0 if any(run.failed for run in runs) else statistics.median(run.per_second for run in runs)

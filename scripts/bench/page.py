@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.bench import charts
-from scripts.bench.measured import Measured, by_setting, fastest, ratios, spread
+from scripts.bench.measured import Measured, by_setting, find_fastest, ratios, spread
 from scripts.bench.works import Contestant, Kind, Work
 
 BEGIN, END = "<!-- measured by make bench -->", "<!-- end of what make bench measured -->"
@@ -106,11 +106,14 @@ def tunings_table(played: Sequence[Played]) -> str:
     for each in played:
         tried = by_setting(each.tunings)
         for setting, runs in tried.items():
-            first, peak = runs[0], spread(run.peak_bytes / MIB for run in runs).median
-            share = "" if first.tokens_share is None else f"{100 * first.tokens_share:.0f} %"
+            failed, peak = (
+                next((run.failed for run in runs if run.failed), None),
+                spread(run.peak_bytes / MIB for run in runs).median,
+            )
+            share = "" if runs[0].tokens_share is None else f"{100 * runs[0].tokens_share:.0f} %"
             figures = [spread(run.per_second for run in runs).text(1), f"{peak:,.0f}", share]
-            row = [each.contestant.name, setting, str(len(runs)), *([first.failed, "", ""] if first.failed else figures)]
-            table.append([f"**{cell}**" if cell else "" for cell in row] if setting == fastest(tried) else row)
+            row = [each.contestant.name, setting, str(len(runs)), *([failed, "", ""] if failed else figures)]
+            table.append([f"**{cell}**" if cell else "" for cell in row] if setting == find_fastest(tried) else row)
     return markdown(table) if len(table) > 1 else ""
 
 

@@ -16,8 +16,6 @@ from scripts.bench.works import Contestant, Kind, Tuning, Work
 
 TUNING = -1
 """The round of the runs that choose a peer's setting."""
-TRIES = 3
-"""How often settings are run that are near to the fastest."""
 TOO_LONG = 3
 """A setting that takes so many times the fastest one's time cannot become the fastest, whatever else the machine does."""
 
@@ -53,21 +51,25 @@ class Rounds:
         return fingerprint(**parts, **({} if tuning else {"llmft": self.ours}))
 
     def on_record(self, work: Work, contestant: Contestant, tuning: bool) -> list[Measured]:
-        """Return the runs that this command would repeat: those that choose a setting, or the turns."""
-        wanted = (work.name, contestant.name, self.state(work, tuning))
+        """Return the runs that this command would repeat: those that choose a setting of the grid, or the turns."""
+        wanted, grid = (
+            (work.name, contestant.name, self.state(work, tuning)),
+            {each.named() for each in contestant.grid} or {""},
+        )
         found = [run for run in measured.read(self.record) if (run.work, run.contestant, run.state) == wanted]
-        return [run for run in found if (run.round == TUNING) is tuning]
+        return [run for run in found if (run.round == TUNING) is tuning and run.tuning in grid]
 
     def played(self, work: Work, rounds: int) -> list[Played]:
-        """Return all that is on record of a work."""
-        return [
-            Played(
-                each,
-                [run for run in self.on_record(work, each, tuning=False) if run.round < rounds],
-                self.on_record(work, each, tuning=True),
-            )
-            for each in work.contestants
-        ]
+        """Return all that is on record of a work; of turns, those with the setting that is the fastest by now."""
+        found = []
+        for each in work.contestants:
+            tunings = self.on_record(work, each, tuning=True)
+            turns = [run for run in self.on_record(work, each, tuning=False) if run.round < rounds]
+            if tunings:
+                fastest = measured.find_fastest(measured.by_setting(tunings))
+                turns = [run for run in turns if run.tuning == fastest]
+            found.append(Played(each, turns, tunings))
+        return found
 
     def turn(
         self,
@@ -103,22 +105,22 @@ class Rounds:
         return min(runs, key=lambda run: run.foreign_share)
 
     def tuned(self, work: Work, contestant: Contestant, ceilings: Mapping[str, float]) -> Tuning | None:
-        """Return a peer's setting: the fastest of its grid, by a run each, and by more in turns of those that come near. llmft has none.
+        """Return a peer's setting: the fastest of its grid by a run each, and more in turns of those near to it. llmft has none.
 
         Raises Unusable if the first one of the grid fails.
         """
         if len(contestant.grid) <= 1:
             return contestant.grid[0] if contestant.grid else None
-        tried = measured.by_setting(self.on_record(work, contestant, tuning=True))
-        for tuning in contestant.grid:
-            if tuning.named() not in tried:
-                tried[tuning.named()] = [self.tried_out(work, contestant, tuning, ceilings, tried)]
-        near = [tuning for tuning in contestant.grid if tuning.named() in measured.near_fastest(tried)]
-        for number in range(1, TRIES if len(near) > 1 else 1):
-            for tuning in near:
-                if len(tried[tuning.named()]) == number:
-                    tried[tuning.named()].append(self.tried_out(work, contestant, tuning, ceilings, tried))
-        return next(tuning for tuning in near if tuning.named() == measured.fastest(tried))
+        settings = {tuning.named(): tuning for tuning in contestant.grid}
+        runs = measured.by_setting(self.on_record(work, contestant, tuning=True))
+        tried = {setting: runs[setting] for setting in settings if setting in runs}
+        for setting, tuning in settings.items():
+            if setting not in tried:
+                tried[setting] = [self.tried_out(work, contestant, tuning, ceilings, tried)]
+        while again := measured.still_to_run(tried):
+            for setting in again:
+                tried[setting].append(self.tried_out(work, contestant, settings[setting], ceilings, tried))
+        return settings[measured.find_fastest(tried)]
 
     def tried_out(
         self,
@@ -158,7 +160,8 @@ class Rounds:
             if contestant.needs_bf16 and not self.contest.bf16:
                 continue
             tuning, known = self.tuned(work, contestant, ceilings), self.on_record(work, contestant, tuning=False)
-            run = next((run for run in known if run.round == number), None)
+            setting = tuning.named() if tuning else ""
+            run = next((run for run in known if run.round == number and run.tuning == setting), None)
             if run is None:
                 if not known and contestant.tool == "llmft" and not work.cold:
                     self.contest.run(

@@ -105,6 +105,7 @@ class Wrap:
 class AttentionHalf(Function):
     """A layer's attention, o(attention(q(x), k(m), v(m))): m is x for self-attention, else the memory, what another stack has read.
 
+    bias_HLS: the one of `attending` as it is trained, in its own format, for which the backward pass has a gradient; None without.
     tensors: weight and bias of the norm, then those of the projections q, k, v and o.
     """
 
@@ -120,6 +121,7 @@ class AttentionHalf(Function):
         bias_HLS: Tensor | None,
         *tensors: Any,
     ) -> Tensor:
+        assert (bias_HLS is None) is (attending.bias_HLS is None)
         norm, (q, k, v, o) = Norm(tensors[0], tensors[1], wrap.eps), ungrouped(projections, tensors[2:])
         x_ND, opened = wrap.open(h_ND, norm)
         if memory_KD is None:

@@ -27,8 +27,8 @@ def by_formula(q, k, v, queries, keys, bias):
 
 @pytest.mark.parametrize(
     ("most", "group"),
-    [(1 << 16, 6000), (1 << 16, 0), (600, 0), (1, 0)],
-    ids=["all at once", "all that are alike at once", "some at once", "one by one"],
+    [(1 << 16, 6000), (600, 6000), (1 << 16, 0), (600, 0), (1, 0)],
+    ids=["all at once", "some of all at once", "all that are alike at once", "some at once", "one by one"],
 )
 @pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize("keys", [QUERIES, KEYS], ids=["self", "cross"])
@@ -70,6 +70,12 @@ def test_short_documents_are_filled_up_where_that_costs_less_than_a_group():
 def test_what_is_asked_of_long_and_short_documents_by_few_tokens_is_one_group():
     groups = groups_of((16, 16, 24), (184, 320, 200), 1, torch.float32).each
     assert [(group.queries, group.keys, group.heads) for group in groups] == [(24, 320, 3)]
+
+
+def test_none_is_filled_up_to_a_document_that_it_is_not_computed_with():
+    # 368 x 368 is more than a head has at once, and 8 more queries and keys are fewer scores than a group costs
+    groups = groups_of((368, 360), (368, 360), 1, torch.float32).each
+    assert [(group.queries, group.keys, group.heads) for group in groups] == [(368, 368, 1), (360, 360, 1)]
 
 
 def test_what_a_head_has_at_once_is_bounded(monkeypatch):

@@ -72,6 +72,19 @@ def test_what_was_tried():
     assert tunings_table(played()[:1]) == ""
 
 
+def test_the_fastest_is_so_by_the_median_and_never_failed():
+    """One lucky run, and one that failed after it had gone through, are no choice."""
+    _, peer, _ = played()
+    one = replace(peer.tunings[0], tuning="one", per_second=9.0)
+    lucky = [replace(one, tuning="lucky", per_second=speed) for speed in (10.0, 8.0, 8.5)]
+    steady = [replace(one, tuning="steady", per_second=speed) for speed in (9.5, 9.0, 9.1)]
+    failing = [replace(one, tuning="failing", per_second=20.0), replace(one, tuning="failing", per_second=0.0, failed="exit 1")]
+    lines = tunings_table([replace(peer, tunings=[*lucky, *failing, *steady])]).splitlines()
+    assert lines[2].startswith("| Trainer | lucky | 3 | 8.5 (8.0 to 10.0) |")
+    assert lines[3] == "| Trainer | failing | 2 | exit 1 |  |  |"
+    assert lines[4].startswith("| **Trainer** | **steady** | **3** | **9.1 (9.0 to 9.5)** |")
+
+
 def test_what_is_not_counted_stays_empty():
     tried = [replace(each, tunings=[replace(run, tokens_share=None) for run in each.tunings]) for each in played()]
     assert tunings_table(tried).splitlines()[2].endswith("** |  |")

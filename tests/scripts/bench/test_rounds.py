@@ -25,6 +25,10 @@ WORK = replace(
 SECONDS = {PLAIN: 4.0, FAST: 2.0, MIXING: 1.0, BROKEN: 1.0, None: 1.0}
 
 
+class Interrupted(Exception):
+    """The operator has had enough."""
+
+
 @dataclass
 class Stage:
     """Stands in the place of a Contest; keeps who was called."""
@@ -84,25 +88,57 @@ def test_the_fastest_setting_that_does_the_work_plays(tmp_path: Path):
     ]
 
 
-def test_settings_near_to_the_fastest_are_run_in_turns_until_their_medians_tell(tmp_path: Path, monkeypatch):
-    """A single lucky run does not choose; what is on record is not run again."""
+@pytest.mark.parametrize("stopped", [False, True], ids=["", "stopped between two runs"])
+def test_settings_near_to_the_fastest_are_run_in_turns_until_their_medians_tell(tmp_path: Path, monkeypatch, stopped: bool):
+    """A single lucky run does not choose, nor hide who is near; what is on record is not run again."""
     rounds = rounds_at(tmp_path)
-    lucky, steady = FAST, Tuning(4, 1)
-    work = replace(WORK, contestants=(WORK.contestants[0], Contestant("peer", "trainer", (PLAIN, lucky, steady))))
-    monkeypatch.setitem(SECONDS, steady, 2.0)
-    seconds = {PLAIN: iter([4.0]), lucky: iter([2.0, 2.5, 2.4]), steady: iter([2.1, 2.2, 2.1, 2.1])}
-    run = Stage.run
+    lucky, steady, hidden = FAST, Tuning(4, 1), Tuning(4, 2)
+    work = replace(WORK, contestants=(WORK.contestants[0], Contestant("peer", "trainer", (PLAIN, lucky, steady, hidden))))
+    for setting in (steady, hidden):
+        monkeypatch.setitem(SECONDS, setting, 2.0)
+    # the last is a tenth slower than the lucky run, and not than the medians
+    seconds = {
+        PLAIN: iter([4.0]),
+        lucky: iter([2.0, 2.5, 2.4]),
+        steady: iter([2.1, 2.2, 2.1, 2.1]),
+        hidden: iter([2.3, 2.3, 2.3]),
+    }
+    run, ran, stops = Stage.run, [], [6] * stopped
 
     def of_many_times(stage, work, contestant, tuning, limit=0.0):
         found = run(stage, work, contestant, tuning, limit)
-        return replace(found, at=[1.0, 1.0 + next(seconds[tuning])]) if tuning else found
+        if tuning is None:
+            return found
+        if stops == [len(ran)]:
+            stops.clear()
+            raise Interrupted
+        ran.append(tuning)
+        return replace(found, at=[1.0, 1.0 + next(seconds[tuning])])
 
     monkeypatch.setattr(Stage, "run", of_many_times)
-    rounds.play(work, 0, CEILINGS)
-    assert calls(rounds) == [None, None, PLAIN, lucky, steady, lucky, steady, lucky, steady, steady]
+    if stopped:
+        with pytest.raises(Interrupted):
+            rounds.play(work, 0, CEILINGS)
+    rounds_at(tmp_path).play(work, 0, CEILINGS)
+    assert ran[:4] == [PLAIN, lucky, steady, hidden]
+    assert sorted(ran[4:-1], key=str) == sorted([lucky, steady, hidden] * 2, key=str)
+    assert ran[-1] == steady
     again = rounds_at(tmp_path)
     again.play(work, 0, CEILINGS)
     assert calls(again) == []
+
+
+def test_turns_with_a_setting_that_is_no_longer_the_fastest_do_not_count(tmp_path: Path):
+    """As where a setting has come to the grid, or gone from it."""
+    rounds = rounds_at(tmp_path)
+    work = replace(WORK, contestants=(WORK.contestants[0], Contestant("peer", "trainer", (PLAIN, FAST))))
+    rounds.play(work, 0, CEILINGS)
+    without = replace(work, contestants=(WORK.contestants[0], Contestant("peer", "trainer", (PLAIN, BROKEN))))
+    again = rounds_at(tmp_path)
+    again.play(without, 0, CEILINGS)
+    assert calls(again) == [BROKEN, PLAIN]
+    assert [run.tuning for run in again.played(without, rounds=1)[1].turns] == [PLAIN.named()]
+    assert [run.tuning for run in again.played(work, rounds=1)[1].turns] == [FAST.named()]
 
 
 def test_who_writes_texts_is_tuned_too(tmp_path: Path):
