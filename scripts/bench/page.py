@@ -106,10 +106,8 @@ def tunings_table(played: Sequence[Played]) -> str:
     for each in played:
         tried = by_setting(each.tunings)
         for setting, runs in tried.items():
-            failed, peak = (
-                next((run.failed for run in runs if run.failed), None),
-                spread(run.peak_bytes / MIB for run in runs).median,
-            )
+            failed = next((run.failed for run in runs if run.failed), None)
+            peak = spread(run.peak_bytes / MIB for run in runs).median
             share = "" if runs[0].tokens_share is None else f"{100 * runs[0].tokens_share:.0f} %"
             figures = [spread(run.per_second for run in runs).text(1), f"{peak:,.0f}", share]
             row = [each.contestant.name, setting, str(len(runs)), *([failed, "", ""] if failed else figures)]

@@ -52,10 +52,8 @@ class Rounds:
 
     def on_record(self, work: Work, contestant: Contestant, tuning: bool) -> list[Measured]:
         """Return the runs that this command would repeat: those that choose a setting of the grid, or the turns."""
-        wanted, grid = (
-            (work.name, contestant.name, self.state(work, tuning)),
-            {each.named() for each in contestant.grid} or {""},
-        )
+        wanted = (work.name, contestant.name, self.state(work, tuning))
+        grid = {each.named() for each in contestant.grid} or {""}
         found = [run for run in measured.read(self.record) if (run.work, run.contestant, run.state) == wanted]
         return [run for run in found if (run.round == TUNING) is tuning and run.tuning in grid]
 
